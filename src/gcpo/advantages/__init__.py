@@ -1,0 +1,27 @@
+"""From rewards to advantages: base estimators, and how a group's weight comes about. Knows no signal."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gcpo.advantages.calibration import CALIBRATIONS, Calibration
+from gcpo.advantages.dr_grpo import dr_grpo
+from gcpo.advantages.grpo import grpo
+from gcpo.advantages.modulation import MODULATIONS, Modulation, renormalize
+from gcpo.advantages.rloo import rloo
+
+Base = Callable[[Tensor, Tensor | None], Tensor]
+BASES: dict[str, Base] = {"grpo": grpo, "dr-grpo": dr_grpo, "rloo": rloo}
+
+__all__ = [
+    "BASES",
+    "CALIBRATIONS",
+    "MODULATIONS",
+    "Base",
+    "Calibration",
+    "Modulation",
+    "dr_grpo",
+    "grpo",
+    "renormalize",
+    "rloo",
+]

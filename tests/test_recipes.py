@@ -1,0 +1,204 @@
+"""The table of degenerate groups, for every recipe; what recipes say of themselves; how they fail."""
+
+import jaxtyping
+import pytest
+import torch
+
+from gcpo import RECIPES, recipe
+
+B, G, S, D = 4, 8, 3, 16
+
+
+def batch(dtype=torch.float32):
+    torch.manual_seed(1)
+    return {
+        "rewards": torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0, 1, 0], [1] * 7 + [0], [0, 1] * 4]).to(dtype),
+        "embeddings": torch.randn(B, G, D).to(dtype),
+        "points": torch.randn(B, G, S, D).to(dtype),
+        "labels": torch.randint(0, 4, (B, G)),
+    }
+
+
+def run(name, inputs, **changes):
+    return recipe(name, **changes)(**inputs)
+
+
+@pytest.fixture(params=list(RECIPES))
+def name(request):
+    return request.param
+
+
+def test_weights_average_one_and_scale_the_base(name):
+    inputs = batch()
+    out = run(name, inputs)
+    base = run(RECIPES[name].base, {"rewards": inputs["rewards"]})
+    assert out.weights.mean().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(out.advantages, base.advantages * out.weights.unsqueeze(1))
+    assert (out.advantages.abs() > 0).all()
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1 / 3, 1000.1])
+def test_equal_rewards_get_exactly_zero(name, constant):
+    inputs = batch()
+    inputs["rewards"][2] = constant
+    out = run(name, inputs)
+    assert out.advantages[2].eq(0).all()
+    assert not out.live[2]
+    assert out.weights[2] == 0
+    assert out.weights[out.live].mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_batch_of_dead_groups_is_all_zero(name):
+    inputs = batch()
+    inputs["rewards"][:] = 0.3
+    out = run(name, inputs)
+    assert out.advantages.eq(0).all()
+    assert out.weights.eq(0).all()
+
+
+def test_one_response_or_one_left_by_the_mask(name):
+    one = {k: v[:, :1] for k, v in batch().items()}
+    assert run(name, one).advantages.eq(0).all()
+    inputs = batch()
+    inputs["mask"] = torch.zeros(B, G, dtype=torch.bool)
+    inputs["mask"][:, 3] = True
+    out = run(name, inputs)
+    assert out.advantages.eq(0).all()
+    assert all(value.eq(0).all() for value in out.signals.values())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_non_finite_reward_takes_its_response_out(name, bad):
+    inputs = batch()
+    inputs["rewards"][1, 4] = bad
+    out = run(name, inputs)
+    rest = [i for i in range(G) if i != 4]
+    without = run(name, {k: v[1:2, rest] for k, v in inputs.items()}, renormalize=False)
+    assert out.advantages[1, 4] == 0
+    assert not out.counted[1, 4]
+    assert out.counted.sum() == B * G - 1
+    torch.testing.assert_close(run(name, inputs, renormalize=False).advantages[1:2, rest], without.advantages)
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_bad_embedding_is_left_out_of_the_geometry(name, bad):
+    inputs = batch()
+    inputs["embeddings"][1, 4], inputs["points"][1, 4] = bad, bad
+    out = run(name, inputs)
+    assert out.advantages.isfinite().all()
+    assert (out.advantages[1].abs() > 0).all()
+    rest = [i for i in range(G) if i != 4]
+    geometry = {"cosine_dispersion", "barycentric_transport"} & set(out.signals)
+    without = run(name, {k: v[1:2, rest] for k, v in inputs.items()})
+    for signal in geometry:
+        torch.testing.assert_close(out.signals[signal][1:2], without.signals[signal], atol=1e-6, rtol=1e-4)
+
+
+def test_identical_responses_have_no_uncertainty(name):
+    inputs = batch()
+    inputs["embeddings"][1], inputs["points"][1] = inputs["embeddings"][1, 0], inputs["points"][1, 0]
+    inputs["labels"][1] = 0
+    out = run(name, inputs)
+    for signal, value in out.signals.items():
+        if signal != "reward_dispersion":
+            assert value[1].item() == pytest.approx(0, abs=1e-6)
+    assert (out.advantages[1].abs() > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_statistics_in_single_precision_and_advantages_in_the_input_dtype(name, dtype):
+    inputs = batch(dtype)
+    out = run(name, inputs)
+    assert out.advantages.dtype == dtype
+    assert out.weights.dtype in (torch.float32, torch.float64)
+    exact = run(name, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+    torch.testing.assert_close(out.advantages.double(), exact.advantages, atol=2e-2, rtol=2e-2)
+
+
+def test_integer_rewards_are_welcome(name):
+    inputs = batch()
+    torch.testing.assert_close(run(name, inputs | {"rewards": inputs["rewards"].long()}).advantages, run(name, inputs).advantages)
+
+
+def planted(kind):
+    inputs = batch()
+    if kind == "nan rewards":
+        inputs["rewards"][0] = float("nan")
+    elif kind == "infinite rewards":
+        inputs["rewards"][0] = float("inf")
+    elif kind == "nan geometry":
+        inputs["embeddings"][0], inputs["points"][0] = float("nan"), float("nan")
+    elif kind == "zero geometry":
+        inputs["embeddings"][0], inputs["points"][0] = 0.0, 0.0
+    elif kind == "huge geometry":
+        inputs["embeddings"][0], inputs["points"][0] = 3e38, 3e38
+    return inputs
+
+
+@pytest.mark.parametrize("kind", ["nan rewards", "infinite rewards", "nan geometry", "zero geometry", "huge geometry"])
+def test_a_planted_bad_group_leaves_the_others_bits_as_they_were(name, kind):
+    good = run(name, batch(), renormalize=False)
+    bad = run(name, planted(kind), renormalize=False)
+    assert torch.equal(bad.advantages[1:], good.advantages[1:])
+    for signal, value in good.signals.items():
+        assert torch.equal(bad.signals[signal][1:], value[1:])
+    assert bad.advantages.isfinite().all()
+
+
+def test_a_group_without_finite_rewards_is_no_part_of_the_renormalization(name):
+    alone = run(name, {k: v[1:] for k, v in batch().items()})
+    torch.testing.assert_close(run(name, planted("nan rewards")).advantages[1:], alone.advantages)
+
+
+def test_responses_and_groups_may_come_in_any_order(name):
+    inputs = batch()
+    responses, groups = torch.randperm(G), torch.randperm(B)
+    out = run(name, inputs)
+    moved = run(name, {k: v[groups][:, responses] for k, v in inputs.items()})
+    torch.testing.assert_close(moved.advantages, out.advantages[groups][:, responses], atol=1e-4, rtol=1e-3)
+
+
+def test_the_weight_falls_as_the_responses_disagree_more():
+    for name in ("gcpo-cd", "gcpo-bot", "seed-grpo"):
+        inputs = batch()
+        inputs["rewards"][:] = inputs["rewards"][1]
+        centre, noise = torch.randn(1, 1, 1, D), torch.randn(1, G, S, D)
+        spread = torch.tensor([0.0, 0.1, 0.5, 2.0])[:, None, None, None]
+        inputs["points"] = centre + spread * noise
+        inputs["embeddings"] = inputs["points"].mean(2)
+        inputs["labels"] = torch.tensor([[0] * 8, [0] * 7 + [1], [0] * 4 + [1] * 4, list(range(8))])
+        weights = run(name, inputs, calibration="none").weights
+        assert (weights.diff() < 0).all(), name
+
+
+def test_parts_can_be_replaced_one_by_one():
+    changed = recipe("gcpo-bot", base="rloo", modulation="focal", alpha=2.0, signal="cosine_dispersion")
+    assert (changed.base, changed.modulation, changed.alpha, changed.calibration) == ("rloo", "focal", 2.0, "residual")
+    assert changed.needs == ("embeddings",)
+    assert recipe("gcpo-bot").base == "grpo"
+
+
+def test_without_renormalization_the_weight_is_the_modulation():
+    inputs = batch()
+    out = run("seed-grpo", inputs, modulation="exponential", alpha=0.5, renormalize=False)
+    torch.testing.assert_close(out.weights, torch.exp(-0.5 * out.signals["semantic_entropy"]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: recipe("grop"), "recipe must be one of grpo, .*found 'grop'"),
+        (lambda: recipe("grpo", alhpa=1), "a recipe has no part 'alhpa'"),
+        (lambda: recipe("grpo", base="ppo"), "base must be one of grpo, dr-grpo, rloo, found 'ppo'"),
+        (lambda: recipe("grpo", signal="entropy"), "signal must be one of .*found 'entropy'"),
+        (lambda: recipe("grpo", alpha=-1.0), "alpha must be at least 0, found -1.0"),
+        (lambda: recipe("grpo", reward_range=0.0), "reward_range must be positive"),
+        (lambda: recipe("gcpo-bot")(torch.rand(2, 4)), "recipe 'gcpo-bot' needs points: pass points="),
+        (lambda: recipe("gcpo-cd")(torch.rand(2, 4), embeddings=torch.rand(2, 5, 3)), "embeddings must begin with"),
+        (lambda: recipe("grpo")(torch.rand(8)), r"rewards must be \(groups, responses\), found shape \(8,\)"),
+    ],
+)
+def test_errors_say_what_was_found_and_what_to_do(make, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for users
+    with pytest.raises(ValueError, match=message):
+        make()
