@@ -12,7 +12,9 @@ B, G, S, D = 4, 8, 3, 16
 def batch(dtype=torch.float32):
     torch.manual_seed(1)
     return {
-        "rewards": torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0, 1, 0], [1] * 7 + [0], [0, 1] * 4]).to(dtype),
+        "rewards": torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0, 1, 0], [1] * 7 + [0], [0, 1] * 4]).to(
+            dtype
+        ),
         "embeddings": torch.randn(B, G, D).to(dtype),
         "points": torch.randn(B, G, S, D).to(dtype),
         "labels": torch.randint(0, 4, (B, G)),
@@ -117,7 +119,9 @@ def test_statistics_in_single_precision_and_advantages_in_the_input_dtype(name, 
 
 def test_integer_rewards_are_welcome(name):
     inputs = batch()
-    torch.testing.assert_close(run(name, inputs | {"rewards": inputs["rewards"].long()}).advantages, run(name, inputs).advantages)
+    torch.testing.assert_close(
+        run(name, inputs | {"rewards": inputs["rewards"].long()}).advantages, run(name, inputs).advantages
+    )
 
 
 def planted(kind):

@@ -189,8 +189,10 @@ RECIPES: dict[str, Recipe] = {
             alpha=0.0417,
             source="arXiv 2505.12346",
         ),
-        Recipe("gcpo-cd", signal="cosine_dispersion", calibration="residual", source=_RECONSTRUCTION),
-        Recipe("gcpo-bot", signal="barycentric_transport", calibration="residual", source=_RECONSTRUCTION),
+        # alpha is ours: hidden states share most of their direction, so u (1 - RD) rarely passes 0.1, and alpha = 1
+        # would leave every weight within a few percent of 1.
+        Recipe("gcpo-cd", signal="cosine_dispersion", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
+        Recipe("gcpo-bot", signal="barycentric_transport", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
     )
 }
 

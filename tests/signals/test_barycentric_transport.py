@@ -67,7 +67,9 @@ def test_two_responses_cost_a_quarter_of_their_distance():
     x = unit(torch.randn(6, 2, 5, 12, dtype=torch.float64))
     weights = np.full(5, 0.2)
     w2 = [ot.emd2(weights, weights, ot.dist(a.numpy(), b.numpy())) for a, b in x]
-    torch.testing.assert_close(signals.barycentric_transport(x), torch.tensor(w2, dtype=x.dtype) / 4, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        signals.barycentric_transport(x), torch.tensor(w2, dtype=x.dtype) / 4, rtol=1e-4, atol=0
+    )
 
 
 def test_the_same_steps_in_another_order_cost_nothing():

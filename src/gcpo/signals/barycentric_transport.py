@@ -88,8 +88,8 @@ def _clouds(points: Tensor, point_mask: Tensor | None, mask: Tensor | None) -> C
 
 def _cost(x: Float[Tensor, "B G S D"], support: Float[Tensor, "B K D"]) -> Float[Tensor, "B G S K"]:
     # Differences, not |x|^2 + |y|^2 - 2xy: that loses near-duplicates.
-    distance: Tensor = torch.cdist(x.flatten(1, 2), support, compute_mode="donot_use_mm_for_euclid_dist")
-    return distance.square().unflatten(1, x.shape[1:3])
+    distance = torch.cdist(x.flatten(1, 2), support, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.square().view(*x.shape[:3], -1)
 
 
 def _support(plan: Float[Tensor, "B G S K"], clouds: Clouds) -> Float[Tensor, "B K D"]:

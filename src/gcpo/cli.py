@@ -1,0 +1,160 @@
+"""The command line: parse, then import.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C (what was done so far is on disk).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """Know noise from signal in group-relative policy optimisation (GCPO, arXiv 2605.21801)."""
+_TRAIN = """Post-train a policy. With no arguments: the starter policy on a built-in task with recipe gcpo-bot.
+Any field of GCPOConfig can be set as key=value, e.g. max_steps=20 learning_rate=3e-4 gcpo_alpha=2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = _parse(argv)
+    from gcpo.experiment.settings import UsageError
+
+    try:
+        result, text = arguments.run(arguments)
+    except UsageError as error:
+        print(f"gcpo {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ngcpo {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(result, indent=2) if arguments.json else text)
+    return 130 if isinstance(result, dict) and result.get("status") == "interrupted" else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of a command; overrides may stand anywhere among the flags."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as one JSON document on standard output")
+    parser = argparse.ArgumentParser(prog="gcpo", description=_DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, summary: str, description: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            parents=[common],
+            help=summary,
+            description=description or summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    train = command("train", _train, "post-train a policy; with no arguments the quickstart", _TRAIN)
+    train.add_argument("--recipe", help="gcpo list recipes shows them (gcpo-bot)")
+    train.add_argument("--task", help="built-in task, see gcpo list tasks (countdown)")
+    train.add_argument("--model", help="packaged name, path or hub id of a causal language model (starter)")
+    train.add_argument(
+        "--data", metavar="FILE", help="JSONL file of prompts and answers to train on in place of a task"
+    )
+    train.add_argument("--prompt-field", metavar="NAME", help="field of --data that holds the prompt (prompt)")
+    train.add_argument("--answer-field", metavar="NAME", help="field of --data that holds the answer (answer)")
+    train.add_argument("--seed", type=int, help="seed of prompts, sampling and data order (0)")
+    train.add_argument(
+        "--output", type=Path, metavar="DIR", help="run directory (runs/...); an unfinished one resumes"
+    )
+    train.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, e.g. a run's config.yaml")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="any setting or field of GCPOConfig")
+
+    report = command("report", _report, "draw the page of one or several run directories")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory")
+    report.add_argument("--output", type=Path, metavar="FILE", help="where to write the page (RUN/report.html)")
+
+    listing = command("list", _list, "signals, recipes, tasks and models, each with its reference")
+    listing.add_argument("kind", nargs="?", choices=("signals", "recipes", "tasks", "models"), help="all without it")
+
+    command("doctor", _doctor, "versions, devices, host hooks, and what is missing")
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from gcpo.experiment.settings import OWN, resolve
+
+    flags = {name: getattr(arguments, name) for name in OWN if hasattr(arguments, name)}
+    settings = resolve(flags, arguments.config, arguments.overrides)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    output = (
+        arguments.output
+        or Path("runs") / f"{settings.task if settings.data is None else 'data'}-{settings.recipe}-{stamp}"
+    )
+    from gcpo.experiment.train import train
+
+    summary = train(settings, output)
+    return summary, _train_table(summary)
+
+
+def _train_table(summary: dict[str, Any]) -> str:
+    lines = [f"{'':8}{'accuracy':>10}{'95 % interval':>18}{'prompts':>9}"]
+    for name in ("before", "after"):
+        if result := summary[name]:
+            low, high = (100 * x for x in result["ci95"])
+            lines.append(f"{name:8}{100 * result['accuracy']:>8.1f} %{low:>10.1f} to {high:.1f}{result['n']:>9}")
+    if "change" in summary:
+        low, high = (100 * x for x in summary["change"]["ci95"])
+        lines.append(f"{'change':8}{100 * summary['change']['accuracy']:>+8.1f}  {low:>+10.1f} to {high:+.1f}")
+    if summary["status"] == "interrupted":
+        lines.append(f"interrupted after {summary['steps']} steps; the same command with this --output goes on")
+    return "\n".join([*lines, f"report: {summary['report']}"])
+
+
+def _report(arguments: argparse.Namespace) -> tuple[dict[str, str], str]:
+    from gcpo import report
+    from gcpo.experiment.settings import UsageError
+
+    try:
+        page = str(report.build(arguments.runs, arguments.output))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return {"report": page}, page
+
+
+def _list(arguments: argparse.Namespace) -> tuple[dict[str, dict[str, str]], str]:
+    from gcpo import policies
+    from gcpo.recipes import RECIPES
+    from gcpo.signals import SIGNALS
+    from gcpo.tasks import TASKS
+
+    tables = {
+        "signals": {s.name: f"{s.summary} [{s.source}]" for s in SIGNALS.values()},
+        "recipes": {r.name: f"{r.describe()} [{r.source}]" for r in RECIPES.values()},
+        "tasks": {t.name: t.summary for t in TASKS.values()},
+        "models": {name: str(path) for name, path in policies.POLICIES.items()},
+    }
+    shown = {kind: rows for kind, rows in tables.items() if arguments.kind in (None, kind)}
+    blocks = [
+        "\n".join([kind, *(f"  {name:<22} {text}" for name, text in rows.items())]) for kind, rows in shown.items()
+    ]
+    return shown, "\n\n".join(blocks)
+
+
+def _doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from gcpo.experiment.doctor import examine
+
+    findings = examine()
+    return findings, "\n".join(f"{name:<24} {value}" for name, value in findings.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the command line calls: configurations, run directories, training and evaluation."""

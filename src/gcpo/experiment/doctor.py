@@ -1,0 +1,46 @@
+"""``gcpo doctor``: versions, devices, and whether the host's hooks are intact."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from gcpo import __version__
+
+_PACKAGES = {
+    "trl": 'pip install "gcpo[train]"',
+    "transformers": 'pip install "gcpo[train]"',
+    "math-verify": 'pip install "gcpo[train]"',
+    "plotly": 'pip install "gcpo[train]"',
+    "sentence-transformers": 'pip install "gcpo[embed]"',
+}
+
+
+def examine() -> dict[str, Any]:
+    """What a bug report needs to know of this machine, by name."""
+    findings: dict[str, Any] = {
+        "gcpo": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "devices": ", ".join(_devices()),
+    }
+    for name, remedy in _PACKAGES.items():
+        try:
+            findings[name] = version(name)
+        except PackageNotFoundError:
+            findings[name] = f"missing: {remedy}"
+    return findings | {"trl hooks": _hooks()}
+
+
+def _devices() -> list[str]:
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [f"cpu ({torch.get_num_threads()} threads)", *cuda]
+
+
+def _hooks() -> str:
+    try:
+        from gcpo.integrations import trl
+    except ImportError as error:
+        return str(error)
+    return f"intact: {', '.join(trl.WRAPPED)}"

@@ -1,0 +1,104 @@
+"""Sampled accuracy on held-out prompts, with intervals over prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from gcpo.tasks import Example, Task
+
+Rates = Float[np.ndarray, " prompts"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Share of right responses.
+
+    Attributes:
+        rates: Share of right responses to each prompt.
+        samples: Responses sampled for each.
+    """
+
+    rates: Rates
+    samples: int
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over prompts."""
+        return float(self.rates.mean())
+
+    def as_dict(self) -> dict[str, Any]:
+        """``accuracy``, its 95 % interval over prompts, and the number of prompts ``n``."""
+        return {"accuracy": self.accuracy, "ci95": interval(self.rates), "n": len(self.rates), "samples": self.samples}
+
+
+def interval(values: Rates) -> list[float]:
+    """95 % percentile bootstrap interval of the mean, over prompts."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2 or np.ptp(values) == 0:
+        return [float(values.mean())] * 2
+    result = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    examples: Sequence[Example],
+    samples: int,
+    seed: int,
+    max_new_tokens: int,
+    chat: bool = False,
+    batch_size: int = 512,
+    progress: Any = lambda batches: batches,
+) -> Evaluation:
+    """Sample responses at temperature 1 and grade them.
+
+    The random state of the caller is left as it was, and the same seed gives the same responses.
+
+    Args:
+        model: A transformers causal language model.
+        tokenizer: Its tokenizer, padding on the left.
+        task: Grades the responses.
+        examples: Prompts to respond to.
+        samples: Responses a prompt.
+        seed: Seed of the sampling.
+        max_new_tokens: Longest response.
+        chat: Pose prompts as a user's turn of the chat template.
+        batch_size: Responses sampled at once.
+        progress: Wraps the list of batches to show how far it is.
+    """
+    rows = [example for example in examples for _ in range(samples)]
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    training, grades = model.training, []
+    model.eval()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for batch in progress(batches):
+            responses = _respond(model, tokenizer, [e.prompt for e in batch], max_new_tokens, chat)
+            grades += [task.grade(r, e) for r, e in zip(responses, batch, strict=True)]
+    model.train(training)
+    return Evaluation(np.array(grades).reshape(len(examples), samples).mean(1), samples)
+
+
+def _respond(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int, chat: bool) -> list[str]:
+    if chat:
+        prompts = [
+            tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
+            for p in prompts
+        ]
+    inputs = tokenizer(
+        prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not chat
+    ).to(model.device)
+    inputs.pop("token_type_ids", None)
+    ids = model.generate(
+        **inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    texts: list[str] = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts

@@ -1,0 +1,124 @@
+"""What a run shows and writes while it trains: the progress bar, the metrics and the recorded groups."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from gcpo.experiment.rundir import RunDirectory
+from gcpo.integrations.trl import GCPOTrainer, GroupBatch
+from gcpo.semantics import plane
+
+# The run directory speaks one language whatever the host calls its metrics.
+_RENAMED = {"reward": "reward/mean", "reward_std": "reward/std"}
+_GROUPS_A_STEP = 4
+_RECORDED_STEPS = 150
+
+
+def bar(total: int | None = None, over: Iterable[Any] | None = None, initial: int = 0, label: str = "") -> Any:
+    """A tqdm bar on standard error; in a log file it moves seldom."""
+    seldom = {} if sys.stderr.isatty() else {"mininterval": 10.0, "maxinterval": 30.0}
+    return tqdm(over, total=total, initial=initial, desc=label, file=sys.stderr, dynamic_ncols=True, **seldom)
+
+
+class Recorder(TrainerCallback):
+    """Writes ``metrics.jsonl`` and ``groups.jsonl`` and moves the progress bar.
+
+    Args:
+        run: Directory of the run.
+        answers: Gold answer of each prompt.
+    """
+
+    def __init__(self, run: RunDirectory, answers: dict[str, str]) -> None:
+        self._run, self._answers = run, answers
+        self._recorded: GroupBatch | None = None
+        self.trainer: GCPOTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar where the run stands."""
+        self._started = time.perf_counter()
+        self._bar = bar(total=state.max_steps, initial=state.global_step, label="train")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        """A line a step; the host's closing summary is none."""
+        if "loss" not in logs:
+            return
+        metrics = {_RENAMED.get(name, name): value for name, value in logs.items()}
+        elapsed = time.perf_counter() - self._started
+        self._run.append("metrics.jsonl", {"step": state.global_step, "time": round(elapsed, 3), **metrics})
+        shown = {"reward": "reward/mean", "accuracy": "accuracy", "dead": "gcpo/dead_groups"}
+        self._bar.set_postfix({k: f"{metrics[v]:.2f}" for k, v in shown.items() if metrics.get(v) is not None})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar, and record some groups of a new batch."""
+        self._bar.update(state.global_step - self._bar.n)
+        assert self.trainer is not None
+        batch = self.trainer.last_groups
+        every = max(1, state.max_steps // _RECORDED_STEPS)
+        if batch is not None and batch is not self._recorded and state.global_step % every == 0:
+            self._recorded = batch
+            for record in group_records(batch, _GROUPS_A_STEP):
+                answer = self._answers.get(record["prompt"])
+                self._run.append("groups.jsonl", {"step": state.global_step, "answer": answer, **record})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+class StopAtSignal(TrainerCallback):
+    """Ends training after the step under way once ``requested``; the checkpoint of that step is kept."""
+
+    requested = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop and save if asked to."""
+        if self.requested:
+            control.should_training_stop = control.should_save = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """The first Ctrl-C asks for the end of the step, the second ends at once."""
+
+        def ask(*_: Any) -> None:
+            self.requested = True
+            signal.signal(signal.SIGINT, before)
+            print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
+
+        before = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def group_records(batch: GroupBatch, limit: int) -> Iterator[dict[str, Any]]:
+    """The first ``limit`` groups of a batch as plain records for ``groups.jsonl``."""
+    outcome, G = batch.outcome, batch.rewards.shape[1]
+    maps = plane(batch.inputs["embeddings"][:limit]) if "embeddings" in batch.inputs else None
+    for g in range(min(limit, batch.rewards.shape[0])):
+        rows = slice(g * G, (g + 1) * G)
+        yield {
+            "group": g,
+            "prompt": batch.prompts[rows.start],
+            "completions": batch.completions[rows],
+            "rewards": batch.rewards[g].tolist(),
+            "advantages": outcome.advantages[g].tolist(),
+            "labels": _compact(batch.inputs["labels"][g]) if "labels" in batch.inputs else None,
+            "signals": {name: value[g].item() for name, value in batch.signals.items()},
+            "weight": outcome.weights[g].item(),
+            "dead": not outcome.live[g].item(),
+            "map": None if maps is None else maps[g].tolist(),
+        }
+
+
+def _compact(labels: torch.Tensor) -> list[int]:
+    """Labels 0, 1, 2, ... in order of appearance."""
+    order: dict[int, int] = {}
+    return [order.setdefault(label, len(order)) for label in labels.tolist()]

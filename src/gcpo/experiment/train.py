@@ -1,0 +1,251 @@
+"""``gcpo train``: settings in, a trained policy and the page that explains it out."""
+
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, PrinterCallback
+from transformers.trainer_callback import ProgressCallback
+
+from gcpo import __version__, policies, report
+from gcpo.experiment.evaluate import Evaluation, evaluate, interval
+from gcpo.experiment.progress import Recorder, StopAtSignal, bar
+from gcpo.experiment.rundir import RunDirectory
+from gcpo.experiment.settings import OWN, TrainSettings, UsageError, suggest
+from gcpo.integrations.trl import GCPOConfig, GCPOTrainer
+from gcpo.signals import SIGNALS
+from gcpo.tasks import Example, Task, get_task
+from gcpo.tasks.data import DataTask
+
+# The built-in policy learns at this pace: 32 prompts x 8 responses a step. Found on tuning seeds, see
+# docs/results/quickstart.md.
+_QUICKSTART: dict[str, Any] = {
+    "max_steps": 120,
+    "per_device_train_batch_size": 256,
+    "learning_rate": 3e-4,
+    "lr_scheduler_type": "constant",
+}
+# A pretrained model: 4 prompts x 8 responses a step in micro-batches of one group; the rest as TRL has it.
+_PRETRAINED: dict[str, Any] = {
+    "max_steps": 100,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+}
+_PROMPTS = 4096  # of a built-in task; a data file is used whole
+
+
+def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
+    """Train a policy as ``settings`` say and leave a run directory in ``output``.
+
+    Returns:
+        What ``summary.json`` holds: ``status``, ``before`` and ``after`` (each with ``accuracy``, ``ci95``, ``n``),
+        ``change``, ``steps``, ``seconds``, ``report``.
+
+    Raises:
+        UsageError: The settings cannot be carried out; nothing has been trained.
+    """
+    # TRL sets these fields itself; what transformers thinks of it is no news to our user.
+    warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
+    task = build_task(settings)
+    config = build_config(settings, task, output)
+    held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
+    prompts = _draw(task, "train", task.count("train") if isinstance(task, DataTask) else _PROMPTS, settings.seed)
+    model, tokenizer = load_policy(settings.model)
+    run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
+    chat = (
+        settings.data is not None and tokenizer.chat_template is not None if settings.chat is None else settings.chat
+    )
+    test = _Examiner(task, held_out, settings, config.max_completion_length, chat)
+
+    summary = run.summary() or {"status": "running", "before": None, "after": None}
+    before = None
+    if summary["before"] is None:
+        before = test(model, tokenizer, "before")
+        summary["before"] = before.as_dict()
+    run.write_summary(summary)
+
+    started = time.perf_counter()
+    interrupted, steps = _train(model, tokenizer, config, task, prompts, run, chat)
+    summary |= {"steps": steps, "seconds": round(time.perf_counter() - started, 1)}
+    model.save_pretrained(output / "model")
+    tokenizer.save_pretrained(output / "model")
+    if interrupted:
+        summary["status"] = "interrupted"
+    else:
+        after = test(model, tokenizer, "after")
+        summary |= {"status": "finished", "after": after.as_dict()}
+        if before is not None:
+            change = after.rates - before.rates
+            summary["change"] = {"accuracy": float(change.mean()), "ci95": interval(change)}
+    run.write_summary(summary)
+    summary["report"] = str(report.build(output))
+    run.write_summary(summary)
+    return summary
+
+
+class _Examiner:
+    """Evaluates on the same held-out prompts each time."""
+
+    def __init__(self, task: Task, examples: list[Example], settings: TrainSettings, length: int, chat: bool) -> None:
+        self._task, self._examples, self._settings = task, examples, settings
+        self._length, self._chat = length, chat
+
+    def __call__(self, model: Any, tokenizer: Any, label: str) -> Evaluation:
+        size = 512 if model.num_parameters() < 10_000_000 else 32
+        return evaluate(
+            model,
+            tokenizer,
+            self._task,
+            self._examples,
+            samples=self._settings.eval_samples,
+            seed=self._settings.eval_seed,
+            max_new_tokens=self._length,
+            chat=self._chat,
+            batch_size=size,
+            progress=lambda batches: bar(over=batches, label=label),
+        )
+
+
+def _train(
+    model: Any, tokenizer: Any, config: GCPOConfig, task: Task, prompts: list[Example], run: RunDirectory, chat: bool
+) -> tuple[bool, int]:
+    """Train, from the last checkpoint if there is one; returns whether it was interrupted, and the steps done."""
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": e.prompt}] if chat else e.prompt,
+            "problem": e.prompt,
+            "answer": e.answer,
+            "solution": e.solution,
+        }
+        for e in prompts
+    ]
+    recorder, stop = Recorder(run, {e.prompt: e.answer for e in prompts}), StopAtSignal()
+    trainer = GCPOTrainer(
+        model=model,
+        reward_funcs=_reward(task),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[recorder, stop],
+    )
+    recorder.trainer = trainer
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    checkpoint = run.last_checkpoint()
+    run.forget_after(int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
+    try:
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        stop.requested = True
+    return stop.requested and trainer.state.global_step < config.max_steps, trainer.state.global_step
+
+
+def _reward(task: Task) -> Any:
+    """The task's grade as a TRL reward function, which also logs the accuracy."""
+
+    def correct(
+        completions: list[Any], problem: list[str], answer: list[str], solution: list[str], **given: Any
+    ) -> Any:
+        texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+        examples = map(Example, problem, answer, solution)
+        grades = [task.grade(text, example) for text, example in zip(texts, examples, strict=True)]
+        if log_metric := given.get("log_metric"):
+            log_metric("accuracy", sum(g == 1.0 for g in grades) / len(grades))
+        return grades
+
+    return correct
+
+
+def build_task(settings: TrainSettings) -> Task:
+    """The built-in task, or the rows of the data file."""
+    try:
+        if settings.data is None:
+            return get_task(settings.task)
+        task = DataTask(Path(settings.data), settings.prompt_field, settings.answer_field)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if task.repeated:
+        print(f"{settings.data}: {task.repeated} rows repeat an earlier prompt and are left out", file=sys.stderr)
+    return task
+
+
+def _draw(task: Task, split: Any, n: int, seed: int) -> list[Example]:
+    most = task.count(split) if isinstance(task, DataTask) else n
+    return task.examples(split, min(n, most), seed)
+
+
+def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfig:
+    """``GCPOConfig`` from our defaults and the user's fields, converted and checked by its own parser."""
+    packaged = settings.model in policies.POLICIES
+    cuda = torch.cuda.is_available()
+    values: dict[str, Any] = {
+        **(_QUICKSTART if packaged else _PRETRAINED),
+        "max_completion_length": task.max_new_tokens,
+        "num_generations": 8,
+        "bf16": cuda and not packaged and torch.cuda.is_bf16_supported(),
+        "use_cpu": not cuda,
+        "gradient_checkpointing": cuda and not packaged,
+        "save_steps": 50,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gcpo_log_signals": list(SIGNALS),
+        "recipe": settings.recipe,
+        "seed": settings.seed,
+        **settings.trainer,
+        "output_dir": str(output / "checkpoints"),
+    }
+    known = GCPOConfig.__dataclass_fields__
+    for key in settings.trainer:
+        if key not in known:
+            raise UsageError(
+                f"there is no setting {key!r}{suggest(key, [*known, *OWN]) or ': see gcpo train --help.'}"
+            )
+    try:
+        config: GCPOConfig
+        (config,) = _Parser(GCPOConfig).parse_args_into_dataclasses(
+            [word for item in values.items() for word in _words(*item)]
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return config
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        field, _, fault = message.removeprefix("argument --").partition("/")
+        raise UsageError(f"{field}: {fault.partition(': ')[2]}" if fault else message)
+
+
+def _words(key: str, value: Any) -> list[str]:
+    """A field as command-line words; None leaves its default, an empty list stays empty."""
+    if value is None:
+        return []
+    if isinstance(value, list | tuple):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}", str(value)] if value != "" else [f"--{key}"]
+
+
+def load_policy(name: str) -> tuple[Any, Any]:
+    """Model and tokenizer by packaged name, path or hub id; the tokenizer pads on the left."""
+    try:
+        path = policies.resolve(name)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"the model {name!r} cannot be loaded: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {"gcpo": __version__} | {name: version(name) for name in ("torch", "transformers", "trl")}

@@ -1,0 +1,321 @@
+"""GCPO on TRL: ``GCPOTrainer`` and ``GCPOConfig``, by wrapping two methods of TRL's GRPO trainer.
+
+One walk per generation batch: TRL samples and scores; we read the rewards it gathered, embed the responses, ask the
+recipe, and put its advantages where TRL's were. No formula lives here. TRL #4525 names this override as the way.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import trl
+from accelerate.utils import gather_object
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from gcpo.recipes import Outcome, Recipe, recipe
+from gcpo.semantics import SentenceEncoder, answer_labels, extract_answer, pool, pool_steps, step_index
+from gcpo.semantics.policy import LineEnds, backbone_of, last_hidden_states
+from gcpo.signals import SIGNALS
+
+WRAPPED = {
+    "_generate_and_score_completions": ("self", "inputs"),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
+}
+"""The methods of ``GRPOTrainer`` we wrap, with the parameters they have had since TRL 1.0."""
+
+
+def check_hooks(trainer: type = GRPOTrainer, version: str = trl.__version__) -> None:
+    """Make sure that TRL's trainer still has the methods we wrap.
+
+    Raises:
+        ImportError: A method is gone or takes other parameters.
+    """
+    for name, expected in WRAPPED.items():
+        method = getattr(trainer, name, None)
+        found = tuple(inspect.signature(method).parameters) if method else ()
+        if found != expected:
+            raise ImportError(
+                f"gcpo wraps GRPOTrainer.{name}({', '.join(expected)}), but in trl {version} it is "
+                f"{'(' + ', '.join(found) + ')' if found else 'gone'}: install a tested version, "
+                'pip install "trl>=1.0,<=1.16".'
+            )
+
+
+check_hooks()
+
+
+@dataclass
+class GCPOConfig(GRPOConfig):
+    r"""Configuration of [`GCPOTrainer`]: everything of TRL's [`GRPOConfig`], and which recipe steers the update.
+
+    The recipe sets the scale of the advantages, so `scale_rewards` and `multi_objective_aggregation` keep their
+    defaults. A part of the recipe left at `None` stays as the recipe has it.
+
+    Parameters:
+        recipe (`str`, *optional*, defaults to `"gcpo-bot"`):
+            Name of the recipe; `gcpo list recipes` shows them.
+        gcpo_base (`str`, *optional*):
+            Base advantage in place of the recipe's: `"grpo"`, `"dr-grpo"` or `"rloo"`.
+        gcpo_signal (`str`, *optional*):
+            Uncertainty signal in place of the recipe's; `gcpo list signals` shows them.
+        gcpo_calibration (`str`, *optional*):
+            How reward dispersion enters: `"none"`, `"residual"` or `"product"`.
+        gcpo_modulation (`str`, *optional*):
+            From uncertainty to weight: `"linear"`, `"exponential"`, `"focal"` or `"rational"`.
+        gcpo_alpha (`float`, *optional*):
+            Strength of the modulation, at least 0.
+        gcpo_renormalize (`bool`, *optional*):
+            Whether weights are scaled to mean 1 over the live groups of a generation batch.
+        gcpo_reward_range (`float`, *optional*):
+            Largest minus smallest weighted reward a response can get (1.0 in every recipe).
+        gcpo_embedder (`str`, *optional*, defaults to `"policy"`):
+            Source of the geometry: `"policy"` for the policy's own hidden states, else the path or hub id of a
+            sentence-transformers model.
+        gcpo_max_points (`int`, *optional*, defaults to `8`):
+            Most steps a response is split into for signals on clouds; beyond it, neighbouring steps are merged.
+        gcpo_log_signals (`list[str]`, *optional*):
+            Signals to compute and log besides those of the recipe.
+    """
+
+    recipe: str = field(default="gcpo-bot", metadata={"help": "Name of the recipe."})
+    gcpo_base: str | None = field(default=None, metadata={"help": "Base advantage in place of the recipe's."})
+    gcpo_signal: str | None = field(default=None, metadata={"help": "Uncertainty signal in place of the recipe's."})
+    gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})
+    gcpo_modulation: str | None = field(default=None, metadata={"help": "From uncertainty to weight."})
+    gcpo_alpha: float | None = field(default=None, metadata={"help": "Strength of the modulation, at least 0."})
+    gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
+    gcpo_reward_range: float | None = field(default=None, metadata={"help": "Largest minus smallest reward."})
+    gcpo_embedder: str = field(
+        default="policy", metadata={"help": "'policy', or a sentence-transformers model by path or id."}
+    )
+    gcpo_max_points: int = field(default=8, metadata={"help": "Most steps a response is split into."})
+    gcpo_log_signals: list[str] = field(default_factory=list, metadata={"help": "Further signals to log."})
+
+    def __post_init__(self) -> None:
+        self.build_recipe()
+        unknown = [name for name in self.gcpo_log_signals if name not in SIGNALS]
+        if unknown:
+            raise ValueError(f"gcpo_log_signals has no signal {unknown[0]!r}: known are {', '.join(SIGNALS)}.")
+        if self.gcpo_max_points < 1:
+            raise ValueError(f"gcpo_max_points must be at least 1, found {self.gcpo_max_points}.")
+        super().__post_init__()
+        if self.scale_rewards != "group":
+            raise ValueError(
+                f"scale_rewards must stay 'group', found {self.scale_rewards!r}: the recipe sets the scale; "
+                "choose recipe='dr-grpo' or gcpo_base='dr-grpo' for unscaled advantages."
+            )
+        if getattr(self, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
+            raise ValueError(
+                f"multi_objective_aggregation must stay 'sum_then_normalize', found "
+                f"{self.multi_objective_aggregation!r}: a recipe works on one reward a response."
+            )
+
+    def build_recipe(self) -> Recipe:
+        """The recipe with its parts replaced as configured."""
+        parts = ("base", "signal", "calibration", "modulation", "alpha", "renormalize", "reward_range")
+        changes = {part: value for part in parts if (value := getattr(self, f"gcpo_{part}")) is not None}
+        return recipe(self.recipe, **changes)
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """The last generation batch of training, over all processes: what a report shows of it.
+
+    B groups of G responses; texts are flat lists of B * G, groups contiguous.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+    rewards: Tensor  # (B, G), weighted sum of the reward functions
+    outcome: Outcome
+    signals: dict[str, Tensor]  # the recipe's and the logged ones, (B,)
+    inputs: dict[str, Tensor]  # embeddings, points, point_mask, labels: those that were needed
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What ``_calculate_rewards`` saw of the batch under way."""
+
+    rewards_per_func: Tensor
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    ids: Sequence[Sequence[int]]
+
+
+# A mixin calls what its host has; to the type checker it is one.
+_Host = GRPOTrainer if TYPE_CHECKING else object
+
+
+class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
+    """Puts a recipe's advantages in place of TRL's; mix in before ``GRPOTrainer`` or a subclass of it.
+
+    Args:
+        model: As in ``GRPOTrainer``.
+        reward_funcs: As in ``GRPOTrainer``.
+        args: A ``GCPOConfig``.
+        *rest: As in ``GRPOTrainer``.
+        answer_fn: From the text of a response to its final answer (None: it has none); responses with the same
+            answer share a meaning. Default: ``gcpo.semantics.extract_answer``.
+        **kwargs: As in ``GRPOTrainer``.
+
+    Attributes:
+        recipe: The ``Recipe`` in use.
+        last_groups: ``GroupBatch`` of the last training generation, None before the first.
+    """
+
+    _tag_names = ["trl", "gcpo"]  # noqa: RUF012  TRL's own convention
+    _name = "GCPO"
+    _paper = {  # noqa: RUF012
+        "title": "Why Semantic Entropy Fails: Geometry-Aware and Calibrated Uncertainty for Policy Optimization",
+        "id": "2605.21801",
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: GCPOConfig | None = None,
+        *rest: Any,
+        answer_fn: Callable[[str], str | None] = extract_answer,
+        **kwargs: Any,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = GCPOConfig(f"{name.split('/')[-1]}-GCPO")
+        if not isinstance(args, GCPOConfig):
+            raise TypeError(f"args must be a GCPOConfig, found {type(args).__name__}: change the class name.")
+        self.recipe = args.build_recipe()
+        self.last_groups: GroupBatch | None = None
+        self._answer_fn = answer_fn
+        self._encoder = None if args.gcpo_embedder == "policy" else SentenceEncoder(args.gcpo_embedder)
+        self._logged_signals = [name for name in args.gcpo_log_signals if name != self.recipe.signal]
+        needed = [self.recipe.needs, *(SIGNALS[name].needs for name in self._logged_signals)]
+        self._needs = {name for needs in needed for name in needs} - {"rewards"}
+        super().__init__(model, reward_funcs, args, *rest, **kwargs)
+        self._line_ends = LineEnds(getattr(self, "_tokenizer", self.processing_class))
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._scored = _Scored(rewards, prompts, completions, completion_ids_list)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        mode = "train" if self.model.training else "eval"
+        G = self.num_generations if mode == "train" else self.num_generations_eval
+        if G < 2:
+            return output
+        started = time.perf_counter()
+        groups = self._consider(output, G)
+        n = output["advantages"].size(0)
+        local = slice(self.accelerator.process_index * n, (self.accelerator.process_index + 1) * n)
+        output["advantages"] = groups.outcome.advantages.flatten()[local].to(output["advantages"].dtype)
+        self._record(mode, groups, time.perf_counter() - started)
+        if mode == "train":
+            self.last_groups = groups
+        return output
+
+    def _consider(self, output: dict[str, Any], G: int) -> GroupBatch:
+        """The recipe's view of the batch; equal on every process, since all it takes is gathered."""
+        scored = self._scored
+        per_func = scored.rewards_per_func
+        rewards = (per_func * self.reward_weights.to(per_func.device)).nansum(dim=1)
+        rewards[per_func.isnan().all(dim=1)] = torch.nan
+        rewards = rewards.view(-1, G)
+        texts = gather_object([_text(c) for c in scored.completions])
+        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._geometry(output).items()}
+        if "labels" in self._needs:
+            inputs["labels"] = answer_labels([self._answer_fn(t) for t in texts], G).to(rewards.device)
+        outcome = self.recipe(rewards, **inputs)
+        further = {**inputs, "rewards": rewards, "mask": outcome.counted}
+        signals = outcome.signals | {n: SIGNALS[n](further) for n in self._logged_signals if n not in outcome.signals}
+        prompts = gather_object([_text(p) for p in scored.prompts])
+        return GroupBatch(prompts, texts, rewards, outcome, signals, inputs)
+
+    def _geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        """Embeddings and points of all processes' responses, (N, D) and (N, S, D), as far as they are needed."""
+        if not {"embeddings", "points"} & self._needs:
+            return {}
+        embed = self._policy_geometry if self._encoder is None else self._text_geometry
+        gathered = {name: self.accelerator.gather(value) for name, value in embed(output).items()}
+        if "points" in gathered:  # as many columns as the longest response of all processes has steps
+            used = int(gathered["point_mask"].sum(-1).amax().clamp(min=1))
+            gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
+        return gathered
+
+    def _text_geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        assert self._encoder is not None
+        texts, device = [_text(c) for c in self._scored.completions], output["advantages"].device
+        geometry = {}
+        if "embeddings" in self._needs:
+            geometry["embeddings"] = self._encoder.embed(texts).to(device)
+        if "points" in self._needs:
+            points, point_mask = self._encoder.embed_steps(texts, self.args.gcpo_max_points)
+            geometry |= {"points": points.to(device), "point_mask": point_mask.to(device)}
+        return geometry
+
+    def _policy_geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        if "pixel_values" in output:
+            raise ValueError(
+                "gcpo_embedder='policy' cannot embed responses to images: set it to a sentence-transformers model."
+            )
+        ids, prompt_ids = output["completion_ids"], output["prompt_ids"]
+        # From the true lengths: mask_truncated_completions zeroes TRL's completion mask for truncated responses.
+        lengths = torch.tensor([len(i) for i in self._scored.ids], device=ids.device)
+        mask = torch.arange(ids.size(1), device=ids.device) < lengths.unsqueeze(1)
+        input_ids = torch.cat([prompt_ids, ids], dim=1)
+        attention_mask = torch.cat([output["prompt_mask"], mask.to(output["prompt_mask"])], dim=1)
+        spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
+        backbone = backbone_of(self.accelerator.unwrap_model(self.model))
+        steps = step_index(self._line_ends(ids), mask, self.args.gcpo_max_points)
+        chunks: list[dict[str, Tensor]] = []
+        for rows in torch.arange(ids.size(0)).split(self.args.per_device_train_batch_size):
+            states = last_hidden_states(self.model, backbone, input_ids[rows], attention_mask[rows])
+            states = states[:, prompt_ids.size(1) :]
+            chunk = {}
+            if "embeddings" in self._needs:
+                chunk["embeddings"] = pool(states, spoken[rows])
+            if "points" in self._needs:
+                points, point_mask = pool_steps(states, steps[rows], spoken[rows], self.args.gcpo_max_points)
+                chunk |= {"points": points, "point_mask": point_mask}
+            chunks.append(chunk)
+        return {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
+
+    def _record(self, mode: str, groups: GroupBatch, seconds: float) -> None:
+        """Our metrics beside TRL's, and the advantages that train in its table of completions."""
+        outcome = groups.outcome
+        weights = outcome.weights[outcome.live] if outcome.live.any() else outcome.weights
+        metrics = {
+            "gcpo/dead_groups": 1 - outcome.live.float().mean(),
+            "gcpo/masked_responses": (~outcome.counted).float().mean(),
+            "gcpo/weight/mean": weights.mean(),
+            "gcpo/weight/min": weights.min(),
+            "gcpo/weight/max": weights.max(),
+            **{f"gcpo/signal/{name}": value.mean() for name, value in groups.signals.items()},
+        }
+        for name, value in metrics.items():
+            self._metrics[mode][name].append(value.item())
+        self._metrics[mode]["gcpo/overhead_s"].append(seconds)
+        table = self._logs["advantages"]
+        advantages = outcome.advantages.flatten().tolist()[-(table.maxlen or len(table)) :]
+        for _ in advantages:
+            table.pop()
+        table.extend(advantages)
+
+
+class GCPOTrainer(GCPOMixin, GRPOTrainer):
+    """TRL's ``GRPOTrainer`` whose groups are weighed by geometry-aware, calibrated uncertainty (arXiv 2605.21801).
+
+    Takes what ``GRPOTrainer`` takes, with a ``GCPOConfig`` for ``args``, and ``answer_fn``.
+    """
+
+
+def _text(content: Any) -> str:
+    """Text of a prompt or completion, plain or conversational."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(_text(m.get("content") or "") if isinstance(m, dict) else str(m) for m in content)

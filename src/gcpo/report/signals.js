@@ -1,0 +1,130 @@
+// Two measures of the recorded groups against each other, and what tells live groups from dead ones.
+
+const chosen = { x: 0, y: 1 }; // measures on the axes
+
+function startSignals() {
+  for (const id of ["scatter-x", "scatter-y", "scatter-color", "scatter-state"]) {
+    $(id).addEventListener("input", () => {
+      [chosen.x, chosen.y] = [Number($("scatter-x").value), Number($("scatter-y").value)];
+      showSignals();
+    });
+  }
+}
+
+/** Offer the measures of the chosen run: at first two signals, if it has them. */
+function resetSignals() {
+  const list = measures(viewed());
+  const options = list.map(({ name }, i) => [String(i), name]);
+  [chosen.x, chosen.y] = viewed().signals.length > 1 ? [0, 1] : [list.length - 1, 0];
+  fill($("scatter-x"), options, String(chosen.x));
+  fill($("scatter-y"), options, String(chosen.y));
+  showSignals();
+}
+
+function showSignals() {
+  const state = $("scatter-state").value;
+  const groups = viewed().groups.filter((group) => state === "all" || group.dead === (state === "dead"));
+  const list = measures(viewed());
+  $("correlations").replaceChildren(groups.length ? correlations(groups, list) : empty("No group was recorded."));
+  $("separation").replaceChildren(separations(viewed().groups, list));
+  showScatter(groups, list[chosen.x], list[chosen.y]); // last: it is as high as the tables beside it
+}
+
+function showScatter(groups, x, y) {
+  const shown = groups.filter((group) => known(x.of(group)) && known(y.of(group)));
+  if (!shown.length) {
+    $("rho").textContent = "";
+    return undraw($("scatter"), groups.length ? "No group has both values." : "No group was recorded.");
+  }
+  const rho = spearman(shown.map(x.of), shown.map(y.of));
+  $("rho").textContent = `Spearman ρ = ${two(rho)} over ${num(shown.length)} groups`;
+  const make = () => ({
+    data: $("scatter-color").value === "weight" ? [byWeight(shown, x, y)] : byState(shown, x, y),
+    layout: { xaxis: axis(x.name), yaxis: axis(y.name), hovermode: "closest", ...stateLegend() },
+  });
+  return draw($("scatter"), make, openGroup);
+}
+
+function stateLegend() {
+  return {
+    showlegend: true,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    margin: { l: 56, r: 12, t: 36, b: 44 },
+  };
+}
+
+function dots(groups, x, y, name, marker) {
+  return {
+    type: "scatter",
+    mode: "markers",
+    name,
+    x: groups.map(x.of),
+    y: groups.map(y.of),
+    customdata: groups.map((group) => group.index),
+    hovertext: groups.map(describe),
+    hoverinfo: "text",
+    marker: { size: 8, opacity: 0.75, ...marker },
+  };
+}
+
+function describe(group) {
+  const state = group.dead ? "dead" : "live";
+  const head = `step ${num(group.step)}, group ${num(group.group)}, ${state}, weight ${num(group.weight)}`;
+  return `${head}<br>mean reward ${num(mean(group.rewards))}<br>${excerpt(group.prompt, 120)}`;
+}
+
+function byState(groups, x, y) {
+  const [live, dead] = [groups.filter((group) => !group.dead), groups.filter((group) => group.dead)];
+  return [
+    dots(dead, x, y, `dead (${dead.length})`, { color: color("dead"), symbol: "x-thin-open", line: { width: 1.5 } }),
+    dots(live, x, y, `live (${live.length})`, { color: color("live"), symbol: "circle" }),
+  ];
+}
+
+function byWeight(groups, x, y) {
+  return {
+    ...dots(groups, x, y, "", {
+      color: groups.map((group) => group.weight),
+      colorscale: "Cividis",
+      showscale: true,
+      colorbar: { title: { text: "weight" }, thickness: 12 },
+      symbol: groups.map((group) => (group.dead ? "x" : "circle")),
+      line: { color: color("muted"), width: 0.5 }, // keeps dark points visible on a dark page
+    }),
+    showlegend: false,
+  };
+}
+
+/** A triangle of Spearman correlations; a cell is a button that puts its pair on the axes. */
+function correlations(groups, list) {
+  const columns = list.map((measure) => groups.map(measure.of));
+  const cell = (i, j) => (j < i ? rhoButton(spearman(columns[i], columns[j]), i, j) : "");
+  return table(
+    ["", ...list.slice(0, -1).map((_, j) => String(j + 1))],
+    list.map(({ name }, i) => [`${i + 1} ${name}`, ...list.slice(0, -1).map((_, j) => cell(i, j))]),
+    { class: "scroll matrix", "aria-label": "Spearman correlations" },
+  );
+}
+
+function rhoButton(rho, i, j) {
+  const hue = rho < 0 ? "negative" : "positive";
+  const style = `--strength: ${(60 * Math.abs(rho ?? 0)).toFixed(0)}%; --hue: var(--${hue})`;
+  const button = el("button", { type: "button", style, title: "show this pair" }, two(rho));
+  button.addEventListener("click", () => {
+    [$("scatter-x").value, $("scatter-y").value] = [String(j), String(i)];
+    [chosen.x, chosen.y] = [j, i];
+    showSignals();
+  });
+  return button;
+}
+
+function separations(groups, list) {
+  const [live, dead] = [groups.filter((group) => !group.dead), groups.filter((group) => group.dead)];
+  if (!live.length || !dead.length) return empty("This needs at least one live and one dead group.");
+  const row = ({ name, of }) => {
+    const [high, low] = [live.map(of), dead.map(of)];
+    return [name, num(median(high)), num(median(low)), percent(separation(high, low), 0)];
+  };
+  const head = ["", `Live (${num(live.length)})`, `Dead (${num(dead.length)})`, "Live higher"];
+  return table(head, list.map(row), { "aria-label": "Live groups against dead ones" });
+}

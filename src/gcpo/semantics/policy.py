@@ -1,0 +1,59 @@
+"""The policy's own hidden states as the source of geometry.
+
+Works on any transformers causal language model, wrapped (DDP, PEFT) or not; imports none of them.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def last_hidden_states(
+    model: Any, backbone: torch.nn.Module, input_ids: Int[Tensor, "N T"], attention_mask: Int[Tensor, "N T"]
+) -> Float[Tensor, "N T D"]:
+    """States after the last layer of ``backbone``, from a forward pass of the ``model`` around it.
+
+    The whole model is called, not the backbone: wrappers that gather sharded weights hook its forward. Dropout is off,
+    so the pass draws no random number, and the mode the model was in comes back.
+    """
+    seen: list[Tensor] = []
+    handle = backbone.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=1)
+    finally:
+        handle.remove()
+        model.train(training)
+    return seen[-1]
+
+
+def backbone_of(model: Any) -> torch.nn.Module:
+    """The part of an unwrapped causal language model below its head."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    backbone: torch.nn.Module = inner.base_model
+    return backbone
+
+
+class LineEnds:
+    """Which tokens of a vocabulary contain a line break, learned as they come up.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, ids: Int[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
+        """Where a token ends a line."""
+        distinct, place = ids.unique(return_inverse=True)
+        for token in distinct.tolist():
+            if token not in self._known:
+                self._known[token] = "\n" in self._tokenizer.decode([token])
+        ends = torch.tensor([self._known[token] for token in distinct.tolist()], device=ids.device)
+        return ends[place]

@@ -1,0 +1,79 @@
+"""A run directory is claimed once, resumed by its own settings only, and holds no half-written file."""
+
+import json
+
+import pytest
+
+from gcpo.experiment.rundir import RunDirectory
+from gcpo.experiment.settings import UsageError
+
+CONFIG = {"command": "train", "seed": 0, "trainer": {"max_steps": 3}, "versions": {"torch": "1"}}
+
+
+def test_a_new_directory_is_made_and_claimed(tmp_path):
+    run = RunDirectory(tmp_path / "a" / "b", CONFIG)
+    assert not run.resumed
+    assert (tmp_path / "a" / "b" / "config.yaml").is_file()
+
+
+def test_the_same_settings_resume_whatever_the_versions(tmp_path):
+    RunDirectory(tmp_path, CONFIG)
+    assert RunDirectory(tmp_path, CONFIG | {"versions": {"torch": "2"}}).resumed
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    RunDirectory(tmp_path, CONFIG)
+    with pytest.raises(UsageError, match=r"holds an unfinished run with another seed \(0, not 1\)"):
+        RunDirectory(tmp_path, CONFIG | {"seed": 1})
+
+
+def test_a_finished_run_is_refused(tmp_path):
+    RunDirectory(tmp_path, CONFIG).write_summary({"status": "finished"})
+    with pytest.raises(UsageError, match="holds a finished run"):
+        RunDirectory(tmp_path, CONFIG)
+
+
+def test_a_directory_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="holds files but no run"):
+        RunDirectory(tmp_path, CONFIG)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        RunDirectory(tmp_path / "file" / "run", CONFIG)
+
+
+def test_lines_are_on_disk_and_have_no_nan(tmp_path):
+    run = RunDirectory(tmp_path, CONFIG)
+    run.append("metrics.jsonl", {"step": 1, "loss": float("nan"), "rewards": [1.0, float("inf")]})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": None, "rewards": [1.0, None]}
+
+
+def test_resuming_forgets_later_steps_and_half_lines(tmp_path):
+    run = RunDirectory(tmp_path, CONFIG)
+    for step in (1, 2, 3):
+        run.append("metrics.jsonl", {"step": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4')
+    run.forget_after(2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_the_newest_whole_checkpoint_is_resumed_from(tmp_path):
+    run = RunDirectory(tmp_path, CONFIG)
+    assert run.last_checkpoint() is None
+    for step in (5, 20, 100):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        if step < 100:
+            (tmp_path / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert run.last_checkpoint().name == "checkpoint-20"
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
+    run = RunDirectory(tmp_path, CONFIG)
+    run.write_summary({"status": "running"})
+    with pytest.raises(TypeError):
+        run.write_summary({"status": object()})
+    assert run.summary() == {"status": "running"}

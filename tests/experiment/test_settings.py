@@ -1,0 +1,61 @@
+"""Flags, files and overrides become one record; wrong words are answered in a sentence."""
+
+import pytest
+import yaml
+
+from gcpo.experiment.settings import TrainSettings, UsageError, resolve, suggest
+
+
+def test_defaults_are_the_quickstart():
+    settings = resolve({})
+    assert (settings.recipe, settings.model, settings.data) == ("gcpo-bot", "starter", None)
+
+
+def test_later_sources_win(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"seed": 1, "recipe": "grpo", "max_steps": 5, "trainer": {"beta": 0.1}}))
+    settings = resolve({"recipe": "rloo", "seed": None}, config, ["max_steps=7", "eval_prompts=64", "chat=true"])
+    assert (settings.recipe, settings.seed, settings.eval_prompts, settings.chat) == ("rloo", 1, 64, True)
+    assert settings.trainer == {"beta": 0.1, "max_steps": "7"}
+
+
+def test_a_runs_own_configuration_can_be_given_again(tmp_path):
+    settings = resolve({"seed": 3}, None, ["learning_rate=3e-4"])
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"command": "train", **settings.as_dict(), "versions": {"torch": "2"}}))
+    assert resolve({}, config) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overrides": ["max_steps"]}, "overrides are written key=value, found 'max_steps'"),
+        ({"overrides": ["=3"]}, "overrides are written key=value"),
+        ({"overrides": ["seed=x"]}, "seed must be a whole number, found 'x'"),
+        ({"overrides": ["eval_prompts=0"]}, "eval_prompts must be at least 1, found 0"),
+        ({"overrides": ["chat=maybe"]}, "chat must be true or false, found 'maybe'"),
+        ({"flags": {"data": "nowhere.jsonl"}}, "data must be a file, found nothing at nowhere.jsonl"),
+    ],
+)
+def test_wrong_words_are_named(given, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(given.get("flags", {}), None, given.get("overrides", ()))
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1\n- 2\n", "must map settings"), ("{", "cannot be read")])
+def test_a_bad_file_is_named(tmp_path, text, message):
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        resolve({}, config)
+    with pytest.raises(UsageError, match="cannot be read"):
+        resolve({}, tmp_path / "absent.yaml")
+
+
+def test_a_close_word_is_suggested():
+    assert suggest("max_step", ["max_steps", "beta"]) == "; did you mean 'max_steps'?"
+    assert suggest("xyz", ["max_steps"]) == ""
+
+
+def test_settings_are_plain_values():
+    assert yaml.safe_load(yaml.safe_dump(TrainSettings().as_dict())) == TrainSettings().as_dict()

@@ -1,0 +1,99 @@
+"""Rows of a file as a task: what is read, what is refused, what is right."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcpo.tasks.data import DataTask
+
+GSM8K = [
+    {"question": f"Tom has {i} apples and buys {i} more. How many?", "answer": f"{i}+{i}={2 * i}\n#### {2 * i}"}
+    for i in range(1, 31)
+]
+
+
+def write(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_gsm8k_rows_give_their_marked_answers(tmp_path):
+    task = DataTask(write(tmp_path / "d.jsonl", GSM8K), prompt_field="question")
+    examples = task.examples("train", 27, seed=0) + task.examples("test", 3, seed=0)
+    assert {e.prompt: e.answer for e in examples} == {r["question"]: r["answer"].split()[-1] for r in GSM8K}
+    assert all(task.grade(e.solution, e) == 1.0 for e in examples)
+
+
+def test_splits_share_no_prompt_and_do_not_depend_on_the_order_of_rows(tmp_path):
+    task = DataTask(write(tmp_path / "a.jsonl", GSM8K + GSM8K[:4]), prompt_field="question")
+    turned = DataTask(write(tmp_path / "b.jsonl", GSM8K[::-1]), prompt_field="question")
+    prompts = {s: {e.prompt for e in task.examples(s, task.count(s), 0)} for s in ("train", "test")}
+    assert not prompts["train"] & prompts["test"]
+    assert len(prompts["train"]) + len(prompts["test"]) == 30
+    assert task.repeated == 4
+    assert {e.prompt for e in turned.examples("test", 3, 5)} == prompts["test"]
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "grade"),
+    [
+        ("72", "so the answer is 72.", 1),
+        ("72", "#### 72", 1),
+        ("72", r"\boxed{72.0}", 1),
+        ("72", "72 or rather 73", 0),
+        ("72", "", 0),
+        ("72", "none", 0),
+        (r"\frac{1}{2}", r"\boxed{0.5}", 1),
+        (r"\frac{1}{2}", r"\boxed{\dfrac{2}{4}}", 1),
+        (r"\frac{1}{2}", r"\boxed{2}", 0),
+        ("Paris", "<answer>paris</answer>", 1),
+        ("Paris", "<answer>London</answer>", 0),
+        ("1,234", "it is 1234", 1),
+    ],
+)
+def test_grades(tmp_path, gold, response, grade):
+    task = DataTask(write(tmp_path / "d.jsonl", [{"prompt": "a", "answer": gold}, {"prompt": "b", "answer": gold}]))
+    assert task.grade(response, task.examples("train", 1, 0)[0]) == grade
+
+
+@given(st.text(max_size=60))
+def test_grading_raises_on_no_response(response):
+    task = DataTask.__new__(DataTask)
+    example = __import__("gcpo.tasks", fromlist=["Example"]).Example("p", "72", "72")
+    assert task.grade(response, example) in (0.0, 1.0)
+
+
+def test_malformed_rows_are_named_by_line_and_reason(tmp_path):
+    rows = [
+        {"prompt": "a", "answer": "1"},
+        "{not json",
+        "[1]",
+        {"prompt": "b"},
+        {"prompt": "", "answer": "1"},
+        {"prompt": 3, "answer": "1"},
+        {"prompt": "c", "answer": None},
+        {"prompt": "d", "answer": "####"},
+    ]
+    with pytest.raises(ValueError, match="7 malformed rows") as error:
+        DataTask(write(tmp_path / "d.jsonl", rows))
+    text = str(error.value)
+    assert "line 2: not JSON" in text
+    assert "line 3: not an object but list" in text
+    assert "line 4: no field 'answer', found 'prompt'" in text
+    assert "line 5: field 'prompt' is empty" in text
+    assert "line 6: field 'prompt' must be text, found int" in text
+    assert "and 2 more" in text
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    file = tmp_path / "d.jsonl"
+    file.write_bytes(b'{"prompt": "a", "answer": "1"}\n{"prompt": "\xff", "answer": "1"}\n')
+    with pytest.raises(ValueError, match="line 2: not UTF-8"):
+        DataTask(file)
+
+
+def test_one_prompt_is_too_few(tmp_path):
+    with pytest.raises(ValueError, match="at least two prompts, found 1"):
+        DataTask(write(tmp_path / "d.jsonl", [{"prompt": "a", "answer": 1}]))
