@@ -32,14 +32,23 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """``accuracy``, its 95 % interval over prompts, and the number of prompts ``n``."""
-        return {"accuracy": self.accuracy, "ci95": interval(self.rates), "n": len(self.rates), "samples": self.samples}
+        ci95 = interval(self.rates) if np.ptp(self.rates) > 0 else _wilson(self.accuracy, len(self.rates))
+        return {"accuracy": self.accuracy, "ci95": ci95, "n": len(self.rates), "samples": self.samples}
+
+
+def _wilson(accuracy: float, n: int) -> list[float]:
+    """95 % Wilson interval; for equal rates, of which a bootstrap would claim to be certain."""
+    from scipy.stats import binomtest
+
+    result = binomtest(round(accuracy * n), n).proportion_ci(method="wilson")
+    return [float(result.low), float(result.high)]
 
 
 def interval(values: Rates) -> list[float]:
-    """95 % percentile bootstrap interval of the mean, over prompts."""
+    """95 % percentile bootstrap interval of the mean, over prompts; a point if all values are equal."""
     from scipy.stats import bootstrap
 
-    if len(values) < 2 or np.ptp(values) == 0:
+    if np.ptp(values) == 0:
         return [float(values.mean())] * 2
     result = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]

@@ -1,0 +1,172 @@
+"""``gcpo train`` as a user runs it: real processes, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import tiny
+
+SMALL = ["max_steps=4", "per_device_train_batch_size=16", "eval_prompts=8", "eval_samples=2", "save_steps=2"]
+
+
+def gcpo(*words, **given):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "gcpo", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **given)
+
+
+def lines(file):
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One small run of the quickstart, with --json."""
+    output = tmp_path_factory.mktemp("quickstart") / "run"
+    done = gcpo("train", "--json", *SMALL, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output, json.loads(done.stdout)
+
+
+def test_the_run_directory_holds_what_it_promises(run):
+    output, summary = run
+    for name in ("config.yaml", "metrics.jsonl", "groups.jsonl", "summary.json", "report.html", "report.json"):
+        assert (output / name).is_file(), name
+    assert json.loads((output / "summary.json").read_text()) == summary
+    assert summary["status"] == "finished"
+    for when in ("before", "after"):
+        low, high = summary[when]["ci95"]
+        assert low <= summary[when]["accuracy"] <= high
+        assert summary[when]["n"] == 8
+    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"] == "gcpo-bot"
+
+
+def test_metrics_have_a_line_a_step_under_the_names_of_the_contract(run):
+    metrics = lines(run[0] / "metrics.jsonl")
+    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    for name in ("reward/mean", "accuracy", "loss", "grad_norm", "gcpo/dead_groups", "gcpo/weight/mean", "gcpo/overhead_s"):
+        assert all(isinstance(m[name], float | int) for m in metrics), name
+    assert all(m["gcpo/signal/barycentric_transport"] > 0 for m in metrics)
+
+
+def test_recorded_groups_are_whole(run):
+    groups = lines(run[0] / "groups.jsonl")
+    assert {g["step"] for g in groups} == {1, 2, 3, 4}
+    for group in groups:
+        assert group["answer"]
+        assert len(group["completions"]) == len(group["rewards"]) == len(group["map"]) == 8
+        assert group["dead"] == (len(set(group["rewards"])) == 1)
+        assert set(group["signals"]) == {
+            "semantic_entropy", "cosine_dispersion", "barycentric_transport", "reward_dispersion"
+        }  # fmt: skip
+
+
+def test_the_trained_policy_loads_as_any_other(run):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(run[0] / "model")
+    tokens = AutoTokenizer.from_pretrained(run[0] / "model")("1+1=?", return_tensors="pt").input_ids
+    assert model.generate(tokens, max_new_tokens=2).shape[1] > tokens.shape[1]
+
+
+def test_a_finished_run_is_not_run_again(run):
+    again = gcpo("train", *SMALL, "--output", run[0])
+    assert again.returncode == 2
+    assert "holds a finished run" in again.stderr
+
+
+def test_the_same_seed_gives_the_same_run(run, tmp_path):
+    again = gcpo("train", "--json", *SMALL, "--output", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    first, second = lines(run[0] / "metrics.jsonl"), lines(tmp_path / "again" / "metrics.jsonl")
+    for name in ("loss", "grad_norm", "reward/mean", "gcpo/weight/max"):
+        assert [m[name] for m in first] == [m[name] for m in second]
+
+
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(tmp_path):
+    words = [*SMALL, "max_steps=400", "--output", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "gcpo", "train", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert "interrupted after" in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["after"]) == ("interrupted", None)
+    done = len(lines(metrics))
+    assert summary["steps"] == done
+    for name in ("report.html", "model/model.safetensors", f"checkpoints/checkpoint-{done}/model.safetensors"):
+        assert (tmp_path / "run" / name).is_file(), name
+
+    refused = gcpo("train", *words, "--seed", "5")
+    assert refused.returncode == 2
+    assert "unfinished run with another seed" in refused.stderr
+
+
+def test_an_unfinished_run_resumes_and_finishes(tmp_path):
+    # A run that stopped after its checkpoint at step 2 and wrote a metric it could not keep.
+    words = [*SMALL, "--output", str(tmp_path / "run")]
+    assert gcpo("train", *words).returncode == 0
+    run = tmp_path / "run"
+    whole = lines(run / "metrics.jsonl")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"status": "running", "after": None}))
+    subprocess.run(["rm", "-r", str(run / "checkpoints" / "checkpoint-4")], check=True)
+    resumed = gcpo("train", "--json", *words)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["status"] == "finished"
+    metrics = lines(run / "metrics.jsonl")
+    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    assert metrics[:2] == whole[:2]
+
+
+@pytest.fixture(scope="module")
+def local_model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    tiny.model().save_pretrained(directory)
+    tiny.tokenizer().save_pretrained(directory)
+    return directory
+
+
+def test_any_model_trains_on_rows_of_a_file(local_model, tmp_path):
+    rows = [{"question": f"{i}+{i}=", "answer": f"so\n#### {2 * i}"} for i in range(40)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    done = gcpo(
+        "train", "--json", "--model", local_model, "--data", data, "--prompt-field", "question", "max_steps=2",
+        "eval_prompts=4", "eval_samples=1", "max_completion_length=8", "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["before"]["n"] == 4
+    assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 2
+
+
+def test_malformed_rows_end_before_anything_is_made(local_model, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "1+1=", "answer": "2"}\n{"prompt": "1+2="}\n')
+    done = gcpo("train", "--model", local_model, "--data", data, "--output", tmp_path / "run")
+    assert done.returncode == 2
+    assert "line 2: no field 'answer'" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_of_several_runs(run, tmp_path):
+    done = gcpo("report", run[0], run[0], "--output", tmp_path / "both.html")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "both.html").is_file()
