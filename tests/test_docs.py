@@ -27,7 +27,7 @@ def blocks():
             yield pytest.param(language, code, id=f"{page.relative_to(ROOT)}:{line}")
 
 
-@pytest.mark.parametrize(("language", "code"), blocks())
+@pytest.mark.parametrize(("language", "code"), list(blocks()))
 def test_block_runs(language, code, tmp_path):
     command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -36,7 +36,7 @@ def test_block_runs(language, code, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
 def test_local_links_and_named_files_exist(page):
     text = page.read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

@@ -51,7 +51,15 @@ def test_the_run_directory_holds_what_it_promises(run):
 def test_metrics_have_a_line_a_step_under_the_names_of_the_contract(run):
     metrics = lines(run[0] / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
-    for name in ("reward/mean", "accuracy", "loss", "grad_norm", "gcpo/dead_groups", "gcpo/weight/mean", "gcpo/overhead_s"):
+    for name in (
+        "reward/mean",
+        "accuracy",
+        "loss",
+        "grad_norm",
+        "gcpo/dead_groups",
+        "gcpo/weight/mean",
+        "gcpo/overhead_s",
+    ):
         assert all(isinstance(m[name], float | int) for m in metrics), name
     assert all(m["gcpo/signal/barycentric_transport"] > 0 for m in metrics)
 
@@ -139,11 +147,13 @@ def test_an_unfinished_run_resumes_and_finishes(tmp_path):
 def local_model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
     tiny.model().save_pretrained(directory)
-    tiny.tokenizer().save_pretrained(directory)
+    tokens = tiny.tokenizer()
+    tokens.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
+    tokens.save_pretrained(directory)
     return directory
 
 
-def test_any_model_trains_on_rows_of_a_file(local_model, tmp_path):
+def test_a_chat_model_trains_on_rows_of_a_file(local_model, tmp_path):
     rows = [{"question": f"{i}+{i}=", "answer": f"so\n#### {2 * i}"} for i in range(40)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
@@ -155,6 +165,8 @@ def test_any_model_trains_on_rows_of_a_file(local_model, tmp_path):
     summary = json.loads(done.stdout)
     assert summary["before"]["n"] == 4
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 2
+    # Prompts were posed as turns of the chat template, and are recorded with their gold answers all the same.
+    assert {g["answer"] for g in lines(tmp_path / "run" / "groups.jsonl")} <= {str(2 * i) for i in range(40)}
 
 
 def test_malformed_rows_end_before_anything_is_made(local_model, tmp_path):

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from gcpo import RECIPES, GCPOConfig, GCPOTrainer
 from gcpo.integrations.trl import check_hooks
+from gcpo.semantics import SentenceEncoder
 from tests import tiny
 
 SETTINGS = {
@@ -161,6 +163,37 @@ def test_one_generation_serves_several_steps(tmp_path):
     # steps_per_generation 2 with accumulation 1 makes TRL compute old log-probs.
     trainer = trained(ours(tmp_path, steps_per_generation=2, gradient_accumulation_steps=1, max_steps=4))
     assert len(logged(trainer, "gcpo/weight/mean")) == 2
+
+
+def test_conversations_and_two_line_answers(tmp_path):
+    def lines(completions, **_):
+        return tiny.spread([c[0]["content"] for c in completions])
+
+    tokens = tiny.tokenizer()
+    tokens.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    rows = [{"prompt": [{"role": "user", "content": f"{i}\n"}]} for i in range(4)]
+    trainer = GCPOTrainer(
+        model=tiny.model(),
+        reward_funcs=lines,
+        args=GCPOConfig(output_dir=str(tmp_path), **SETTINGS | {"max_completion_length": 40}),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokens,
+    )
+    trainer.train()
+    assert all(isinstance(text, str) for text in trainer.last_groups.completions)
+    # Some random response has a line break, so clouds of more than one point reached the signal.
+    assert trainer.last_groups.inputs["points"].shape[2] > 1
+
+
+def test_a_text_encoder_is_the_source_of_geometry(tmp_path, monkeypatch):
+    class Letters:
+        def encode(self, texts, **_):
+            return torch.tensor([[t.count(c) + 0.1 for c in "abcdefgh"] for t in texts])
+
+    monkeypatch.setattr("gcpo.integrations.trl.SentenceEncoder", lambda name: SentenceEncoder(Letters()))
+    trainer = ours(tmp_path, gcpo_embedder="letters", gcpo_log_signals=ALL_SIGNALS)
+    trainer.train()
+    assert trainer.last_groups.inputs["embeddings"].shape == (2, 4, 8)
 
 
 def test_groups_of_a_batch_are_kept_for_reports(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from gcpo.policies.sampling import respond
 from gcpo.tasks import Example, Task
 
 Rates = Float[np.ndarray, " prompts"]
@@ -86,28 +87,10 @@ def evaluate(
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     training, grades = model.training, []
     model.eval()
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         for batch in progress(batches):
-            responses = _respond(model, tokenizer, [e.prompt for e in batch], max_new_tokens, chat)
+            responses = respond(model, tokenizer, [e.prompt for e in batch], max_new_tokens, chat)
             grades += [task.grade(r, e) for r, e in zip(responses, batch, strict=True)]
     model.train(training)
     return Evaluation(np.array(grades).reshape(len(examples), samples).mean(1), samples)
-
-
-def _respond(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int, chat: bool) -> list[str]:
-    if chat:
-        prompts = [
-            tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
-            for p in prompts
-        ]
-    inputs = tokenizer(
-        prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not chat
-    ).to(model.device)
-    inputs.pop("token_type_ids", None)
-    ids = model.generate(
-        **inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    texts: list[str] = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return texts

@@ -47,11 +47,11 @@ function short(value) {
 function outcome() {
   const measured = runs.filter((run) => known(run.summary.before?.accuracy) || known(run.summary.after?.accuracy));
   if (!measured.length) return empty("No accuracy was measured before or after training.");
-  const rows = measured.map(({ name, summary: { before, after } }) => [
+  const rows = measured.map(({ name, summary: { before, after, change } }) => [
     name,
     accuracy(before),
     accuracy(after),
-    known(before?.accuracy) && known(after?.accuracy) ? difference(before, after) : "–",
+    known(change?.accuracy) ? difference(change) : "–",
   ]);
   return table(["Run", "Before", "After", "Change, in points"], rows, { "aria-label": "Accuracy before and after" });
 }
@@ -63,9 +63,8 @@ function accuracy(measured) {
   return value(percent(measured.accuracy), interval, known(n) ? `of ${num(n)}` : null);
 }
 
-function difference(before, after) {
-  const { difference: by, interval } = change(before, after);
-  return value(gain(by), interval && `${gain(interval[0])} to ${gain(interval[1])}`);
+function difference({ accuracy: by, ci95 }) {
+  return value(gain(by), ci95 && `${gain(ci95[0])} to ${gain(ci95[1])}`);
 }
 
 /** A number and, smaller, what qualifies it. */

@@ -60,13 +60,3 @@ function separation(upper, lower) {
   const sum = ranks(high.concat(low)).slice(0, high.length).reduce((total, rank) => total + rank, 0);
   return (sum - (high.length * (high.length + 1)) / 2) / (high.length * low.length);
 }
-
-/** Change between two proportions with Newcombe's 95 % interval from their own intervals, taken as independent. */
-function change(before, after) {
-  const [low, high] = [before.ci95, after.ci95];
-  const difference = after.accuracy - before.accuracy;
-  if (!low || !high) return { difference, interval: null };
-  const down = Math.hypot(after.accuracy - high[0], low[1] - before.accuracy);
-  const up = Math.hypot(high[1] - after.accuracy, before.accuracy - low[0]);
-  return { difference, interval: [difference - down, difference + up] };
-}

@@ -127,12 +127,13 @@ def _anneal(clouds: Clouds) -> Float[Tensor, "B G S K"]:
         cost = _quick_cost(many.x, _support(plan, many))
     value = (many.pi * (plan * cost).sum((-2, -1))).sum(-1)
     best = value.view(B, M).argmin(-1)
-    return plan.view(B, M, *plan.shape[1:])[torch.arange(B, device=best.device), best]
+    plans: Tensor = plan.view(B, M, *plan.shape[1:])
+    return plans[torch.arange(B, device=best.device), best]
 
 
 def _quick_cost(x: Float[Tensor, "B G S D"], support: Float[Tensor, "B K D"]) -> Float[Tensor, "B G S K"]:
     """``_cost`` by one matrix product: near-duplicates look equal, which does not matter for the plans."""
-    cross = (x.flatten(1, 2) @ support.mT).view(*x.shape[:3], -1)
+    cross = torch.einsum("bgsd,bkd->bgsk", x, support)
     squares = x.square().sum(-1, keepdim=True) + support.square().sum(-1)[:, None, None]
     return (squares - 2 * cross).clamp(min=0)
 

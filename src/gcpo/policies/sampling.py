@@ -1,0 +1,40 @@
+"""Responses of a policy, and how a task grades them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcpo.tasks import Example, Task
+
+
+@torch.no_grad()
+def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, chat: bool = False) -> list[str]:
+    """One response to each prompt, sampled at temperature 1; ``chat`` poses it as a user's turn."""
+    if chat:
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    batch = tokenizer(
+        list(prompts), return_tensors="pt", padding=True, padding_side="left", add_special_tokens=not chat
+    ).to(model.device)
+    output = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=max_new_tokens,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    responses: list[str] = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return responses
+
+
+def sample_grades(model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], samples: int = 1) -> Tensor:
+    """Grades of ``samples`` responses to each of N examples, (N, samples)."""
+    rows = [example for example in examples for _ in range(samples)]
+    responses = respond(model.eval(), tokenizer, [row.prompt for row in rows], task.max_new_tokens)
+    grades = [task.grade(response, row) for response, row in zip(responses, rows, strict=True)]
+    return torch.tensor(grades).view(len(examples), samples)
