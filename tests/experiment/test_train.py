@@ -137,7 +137,9 @@ def test_an_unfinished_run_resumes_and_finishes(tmp_path):
     subprocess.run(["rm", "-r", str(run / "checkpoints" / "checkpoint-4")], check=True)
     resumed = gcpo("train", "--json", *words)
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["status"] == "finished"
+    again = json.loads(resumed.stdout)
+    assert again["status"] == "finished"
+    assert again["change"]["accuracy"] == pytest.approx(again["after"]["accuracy"] - again["before"]["accuracy"])
     metrics = lines(run / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     assert metrics[:2] == whole[:2]
@@ -182,3 +184,18 @@ def test_a_report_of_several_runs(run, tmp_path):
     done = gcpo("report", run[0], run[0], "--output", tmp_path / "both.html")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "both.html").is_file()
+
+
+def test_a_run_that_fails_says_so_and_keeps_what_it_had(tmp_path, monkeypatch):
+    from gcpo.experiment import train as module
+    from gcpo.experiment.settings import TrainSettings
+
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "_train", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        module.train(TrainSettings(eval_prompts=4, eval_samples=1), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["before"]["n"] == 4

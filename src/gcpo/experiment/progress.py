@@ -53,7 +53,8 @@ class Recorder(TrainerCallback):
         elapsed = time.perf_counter() - self._started
         self._run.append("metrics.jsonl", {"step": state.global_step, "time": round(elapsed, 3), **metrics})
         shown = {"reward": "reward/mean", "accuracy": "accuracy", "dead": "gcpo/dead_groups"}
-        self._bar.set_postfix({k: f"{metrics[v]:.2f}" for k, v in shown.items() if metrics.get(v) is not None})
+        values = {k: f"{metrics[v]:.2f}" for k, v in shown.items() if metrics.get(v) is not None}
+        self._bar.set_postfix(values, refresh=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar, and record some groups of a new batch."""

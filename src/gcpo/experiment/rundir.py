@@ -1,8 +1,9 @@
 """The run directory: everything a run leaves behind, enough to resume it, compare it and draw its report.
 
     config.yaml      resolved settings and versions      metrics.jsonl   a line a step
-    groups.jsonl     a line a recorded group             summary.json    before, after, status
+    groups.jsonl     a line a recorded group             summary.json    before, after, change, status
     checkpoints/     to resume from                      model/          the trained policy
+    rates.json       share of right responses to each held-out prompt, before and after
     report.html, report.json
 
 Whole files are written beside their place and moved there; lines are flushed as they are written.
@@ -36,6 +37,7 @@ class RunDirectory:
         self.resumed = self._claim(config)
         if not self.resumed:
             self.write_text("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            (path / "metrics.jsonl").touch()
 
     def _claim(self, config: Mapping[str, Any]) -> bool:
         try:
@@ -64,12 +66,16 @@ class RunDirectory:
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds; empty if there is none."""
-        file = self.path / "summary.json"
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
+        return self.read_json("summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace ``summary.json``."""
         self.write_text("summary.json", json.dumps(_plain(summary), indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file; empty if there is no such file."""
+        file = self.path / name
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file, or leave the one that was there."""

@@ -1,5 +1,6 @@
 """``gcpo train``: settings in, a trained policy and the page that explains it out."""
 
+import json
 import sys
 import time
 import warnings
@@ -7,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, PrinterCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.utils import logging as hf_logging
 
 from gcpo import __version__, policies, report
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
@@ -51,6 +54,7 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     """
     # TRL sets these fields itself; what transformers thinks of it is no news to our user.
     warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
+    hf_logging.disable_progress_bar()  # one bar is enough
     task = build_task(settings)
     config = build_config(settings, task, output)
     held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
@@ -62,26 +66,31 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     )
     test = _Examiner(task, held_out, settings, config.max_completion_length, chat)
 
-    summary = run.summary() or {"status": "running", "before": None, "after": None}
-    before = None
-    if summary["before"] is None:
-        before = test(model, tokenizer, "before")
-        summary["before"] = before.as_dict()
-    run.write_summary(summary)
+    summary: dict[str, Any] = {"status": "running", "before": None, "after": None} | run.summary()
+    rates = run.read_json("rates.json")
 
+    def measure(when: str) -> None:
+        result = test(model, tokenizer, when)
+        summary[when], rates[when] = result.as_dict(), result.rates.tolist()
+        run.write_text("rates.json", json.dumps(rates))
+
+    if summary["before"] is None:
+        measure("before")
+    run.write_summary(summary)
     started = time.perf_counter()
-    interrupted, steps = _train(model, tokenizer, config, task, prompts, run, chat)
+    try:
+        interrupted, steps = _train(model, tokenizer, config, task, prompts, run, chat)
+    except Exception:
+        run.write_summary(summary | {"status": "failed"})
+        raise
     summary |= {"steps": steps, "seconds": round(time.perf_counter() - started, 1)}
     model.save_pretrained(output / "model")
     tokenizer.save_pretrained(output / "model")
-    if interrupted:
-        summary["status"] = "interrupted"
-    else:
-        after = test(model, tokenizer, "after")
-        summary |= {"status": "finished", "after": after.as_dict()}
-        if before is not None:
-            change = after.rates - before.rates
-            summary["change"] = {"accuracy": float(change.mean()), "ci95": interval(change)}
+    if not interrupted:
+        measure("after")
+        change = np.subtract(rates["after"], rates["before"])
+        summary["change"] = {"accuracy": float(change.mean()), "ci95": interval(change)}
+    summary["status"] = "interrupted" if interrupted else "finished"
     run.write_summary(summary)
     summary["report"] = str(report.build(output))
     run.write_summary(summary)

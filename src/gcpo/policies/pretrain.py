@@ -147,6 +147,7 @@ def pretrain(seed: int = 0, steps: int = 3000) -> tuple[LlamaForCausalLM, PreTra
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write the policy so that transformers 4 and 5 read it."""
     model.save_pretrained(directory)
+    tokenizer.backend_tokenizer.no_padding()  # sampling left its own setting there
     tokenizer.save_pretrained(directory)
     config = directory / "tokenizer_config.json"
     # Version 5 writes a class name that version 4 does not know; both know this one.
