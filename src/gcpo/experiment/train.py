@@ -59,7 +59,7 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     config = build_config(settings, task, output)
     held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
     prompts = _draw(task, "train", task.count("train") if isinstance(task, DataTask) else _PROMPTS, settings.seed)
-    model, tokenizer = load_policy(settings.model)
+    model, tokenizer = load_policy(settings.model, config.device)
     run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
     chat = (
         settings.data is not None and tokenizer.chat_template is not None if settings.chat is None else settings.chat
@@ -242,12 +242,12 @@ def _words(key: str, value: Any) -> list[str]:
     return [f"--{key}", str(value)] if value != "" else [f"--{key}"]
 
 
-def load_policy(name: str) -> tuple[Any, Any]:
+def load_policy(name: str, device: torch.device) -> tuple[Any, Any]:
     """Model and tokenizer by packaged name, path or hub id; the tokenizer pads on the left."""
     try:
         path = policies.resolve(name)
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device)
     except (ValueError, OSError) as error:
         raise UsageError(f"the model {name!r} cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
