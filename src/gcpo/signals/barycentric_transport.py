@@ -63,9 +63,7 @@ def barycentric_transport(
     """
     clouds = _clouds(points, point_mask, mask)
     with torch.no_grad():
-        plan = _anneal(clouds)
-        if exact:
-            plan = _settle(plan, clouds)
+        plan = _plan(clouds, exact)
     support = _support(plan, clouds)
     value = (clouds.pi * (plan * _cost(clouds.x, support)).sum((-2, -1))).sum(-1)
     return torch.where((clouds.pi > 0).sum(-1) > 1, value, 0.0)
@@ -96,6 +94,13 @@ def _support(plan: Float[Tensor, "B G S K"], clouds: Clouds) -> Float[Tensor, "B
     """The best support for given plans: each point is the mean of what is sent there."""
     sent = torch.einsum("bg,bgsk,bgsd->bkd", clouds.pi, plan, clouds.x)
     return sent / clouds.b.clamp(min=1 / clouds.b.shape[-1]).unsqueeze(-1)
+
+
+def _plan(clouds: Clouds, exact: bool) -> Float[Tensor, "B G S K"]:
+    if clouds.x.shape[2] == 1:  # all of the one point goes to the one point
+        return clouds.w.unsqueeze(-1)
+    plan = _anneal(clouds)
+    return _settle(plan, clouds) if exact else plan
 
 
 def _anneal(clouds: Clouds) -> Float[Tensor, "B G S K"]:
@@ -173,7 +178,8 @@ def _settle(plan: Float[Tensor, "B G S K"], clouds: Clouds) -> Float[Tensor, "B 
             for i in np.flatnonzero(pi[g] > 0):
                 rows = w[g, i] > 0
                 cost = ((x[g, i, rows, None] - support) ** 2).sum(-1)
-                exact[g, i][np.ix_(rows, keep)] = ot.emd(w[g, i, rows], b[g, keep], cost, check_marginals=False)
+                best = ot.emd(w[g, i, rows], b[g, keep], cost, center_dual=False, check_marginals=False)
+                exact[g, i][np.ix_(rows, keep)] = best
             if np.allclose(exact[g], before, atol=1e-9):
                 break
     return torch.as_tensor(exact, dtype=plan.dtype, device=plan.device)
