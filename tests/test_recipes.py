@@ -182,6 +182,18 @@ def test_parts_can_be_replaced_one_by_one():
     assert recipe("gcpo-bot").base == "grpo"
 
 
+def test_rewards_of_a_wider_range_are_fine_once_it_is_named():
+    rewards = torch.tensor([[0.0, 3.0, 0.0, 0.0]])
+    out = recipe("gcpo-cd", reward_range=3.0, renormalize=False)(rewards, embeddings=torch.randn(1, 4, 8))
+    assert out.weights.item() < 1
+    assert recipe("seed-grpo")(rewards, labels=torch.tensor([[0, 1, 2, 3]])).live.all()
+
+
+def test_an_empty_batch_is_no_error(name):
+    out = run(name, {k: v[:0] for k, v in batch().items()})
+    assert out.advantages.shape == (0, G)
+
+
 def test_without_renormalization_the_weight_is_the_modulation():
     inputs = batch()
     out = run("seed-grpo", inputs, modulation="exponential", alpha=0.5, renormalize=False)
@@ -195,10 +207,22 @@ def test_without_renormalization_the_weight_is_the_modulation():
         (lambda: recipe("grpo", alhpa=1), "a recipe has no part 'alhpa'"),
         (lambda: recipe("grpo", base="ppo"), "base must be one of grpo, dr-grpo, rloo, found 'ppo'"),
         (lambda: recipe("grpo", signal="entropy"), "signal must be one of .*found 'entropy'"),
-        (lambda: recipe("grpo", alpha=-1.0), "alpha must be at least 0, found -1.0"),
+        (lambda: recipe("grpo", alpha=-1.0), "alpha must be at least 0 and finite, found -1.0"),
         (lambda: recipe("grpo", reward_range=0.0), "reward_range must be positive"),
         (lambda: recipe("gcpo-bot")(torch.rand(2, 4)), "recipe 'gcpo-bot' needs points: pass points="),
-        (lambda: recipe("gcpo-cd")(torch.rand(2, 4), embeddings=torch.rand(2, 5, 3)), "embeddings must begin with"),
+        (
+            lambda: recipe("gcpo-cd")(torch.rand(2, 4), embeddings=torch.rand(2, 5, 3)),
+            "embeddings must have 3 dimensions",
+        ),
+        (lambda: recipe("gcpo-cd", alpha=float("inf")), "at least 0 and finite, found inf"),
+        (
+            lambda: recipe("gcpo-cd")(torch.tensor([[0.0, 3.0]]), embeddings=torch.rand(1, 2, 3)),
+            "reward_range of recipe 'gcpo-cd' is 1, but rewards of one group lie 3 apart: set reward_range",
+        ),
+        (
+            lambda: recipe("gcpo-bot")(torch.rand(2, 4), points=torch.rand(2, 4, 3, 5), mask=torch.ones(2, 4)),
+            "mask must be boolean, found torch.float32",
+        ),
         (lambda: recipe("grpo")(torch.rand(8)), r"rewards must be \(groups, responses\), found shape \(8,\)"),
     ],
 )

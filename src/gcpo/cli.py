@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C (what was done 
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     from gcpo.experiment.settings import UsageError
 
+    # Hosts print as they please; standard output belongs to the result.
+    elsewhere = contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext()
     try:
-        result, text = arguments.run(arguments)
+        with elsewhere:
+            result, text = arguments.run(arguments)
     except UsageError as error:
         print(f"gcpo {arguments.command}: {error}", file=sys.stderr)
         return 2

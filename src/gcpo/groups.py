@@ -40,10 +40,16 @@ def live(rewards: Real[Tensor, "B G"], mask: Mask | None = None) -> Bool[Tensor,
 
     Tested by max > min. The standard deviation will not do: the fp32 mean of eight rewards of 0.3 is not 0.3.
     """
+    low, high = extremes(rewards, mask)
+    return high > low
+
+
+def extremes(rewards: Real[Tensor, "B G"], mask: Mask | None = None) -> tuple[Real[Tensor, " B"], Real[Tensor, " B"]]:
+    """Smallest and largest reward that counts; the smallest exceeds the largest where none does."""
     valid = finite(rewards, mask)
     low = rewards.masked_fill(~valid, _largest(rewards)).amin(-1)
     high = rewards.masked_fill(~valid, -_largest(rewards)).amax(-1)
-    return high > low
+    return low, high
 
 
 def _largest(x: Tensor) -> float | int:
@@ -77,10 +83,11 @@ def unit(
     division by the largest entry, so that 1e30 does not overflow and fp16 input keeps its precision.
     """
     x = promote(x)
-    largest = x.abs().amax(-1, keepdim=True)
-    valid = torch.isfinite(largest) & (largest > 0)
+    valid = torch.isfinite(x).all(-1, keepdim=True) & (x != 0).any(-1, keepdim=True)
     if mask is not None:
         valid &= mask.unsqueeze(-1)
-    scaled = torch.where(valid, x, 0) / torch.where(valid, largest, 1)
+    # What does not count is replaced before any arithmetic: where after it would pass NaN into the gradient.
+    x = torch.where(valid, x, 0)
+    scaled = x / torch.where(valid, x, 1).abs().amax(-1, keepdim=True)
     norm = torch.where(valid, scaled, 1).norm(dim=-1, keepdim=True)
     return scaled / norm, valid.squeeze(-1)

@@ -7,6 +7,7 @@
 This is the only place that marries signals to advantages.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -79,8 +80,8 @@ class Recipe:
             choice = getattr(self, part)
             if choice not in table and not (part == "signal" and choice is None):
                 raise ValueError(f"{part} must be one of {', '.join(table)}, found {choice!r}.")
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, found {self.alpha}.")
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha must be at least 0 and finite, found {self.alpha}.")
         if not self.reward_range > 0:
             raise ValueError(f"reward_range must be positive, found {self.reward_range}.")
 
@@ -122,7 +123,8 @@ class Recipe:
             An ``Outcome``.
 
         Raises:
-            ValueError: An input it needs is missing, or a shape does not fit the rewards'.
+            ValueError: An input it needs is missing, a shape does not fit the rewards', or rewards that calibrate lie
+                further apart than ``reward_range``.
         """
         if not rewards.is_floating_point():
             rewards = rewards.float()
@@ -141,6 +143,7 @@ class Recipe:
         signals = {"reward_dispersion": reward_dispersion(rewards, counted, self.reward_range)}
         if self.signal is not None and self.signal not in signals:
             signals[self.signal] = SIGNALS[self.signal](inputs)
+        self._check_range(rewards, counted)
         weights = self._weights(signals, counted, live)
         advantages = BASES[self.base](rewards, counted) * weights.unsqueeze(-1)
         return Outcome(advantages.to(rewards.dtype), weights, signals, live, counted)
@@ -150,9 +153,22 @@ class Recipe:
         if self.signal is None:
             return live.to(rd.dtype)
         u = normalized(SIGNALS[self.signal], signals[self.signal], counted)
-        u = CALIBRATIONS[self.calibration](u, rd.clamp(max=1))
+        u = CALIBRATIONS[self.calibration](u, rd.clamp(max=1))  # rounding may pass 1
         weights = torch.where(live, MODULATIONS[self.modulation](u, self.alpha), 0)
         return renormalize(weights, live) if self.renormalize else weights
+
+    def _check_range(self, rewards: Tensor, counted: Tensor) -> None:
+        """A calibration by rewards beyond their range would take every group for pure signal, and do so in silence."""
+        if self.signal is None or (self.calibration == "none" and self.signal != "reward_dispersion"):
+            return
+        low, high = groups.extremes(groups.promote(rewards), counted)
+        widest = (high - low).amax().item() if len(rewards) else 0.0
+        if widest > self.reward_range * 1.001:
+            raise ValueError(
+                f"reward_range of recipe {self.name!r} is {self.reward_range:g}, but rewards of one group lie "
+                f"{widest:g} apart: set reward_range (gcpo_reward_range in GCPOConfig) to the largest minus the "
+                "smallest reward a response can get."
+            )
 
     def _check(self, rewards: Tensor, given: dict[str, Tensor | None]) -> None:
         if rewards.ndim != 2:
@@ -161,16 +177,23 @@ class Recipe:
         if missing:
             raise ValueError(f"recipe {self.name!r} needs {' and '.join(missing)}: pass {missing[0]}=... with it.")
         for name, value in given.items():
-            if value is not None and value.shape[:2] != rewards.shape:
+            if value is None:
+                continue
+            if value.shape[:2] != rewards.shape or value.ndim != _NDIM[name]:
                 raise ValueError(
-                    f"{name} must begin with the shape of rewards {tuple(rewards.shape)}, found {tuple(value.shape)}."
+                    f"{name} must have {_NDIM[name]} dimensions, the first two those of rewards "
+                    f"{tuple(rewards.shape)}, found {tuple(value.shape)}."
                 )
+            if name.endswith("mask") and value.dtype != torch.bool:
+                raise ValueError(f"{name} must be boolean, found {value.dtype}: pass {name}.bool().")
 
 
 def normalized(signal: Signal, value: Float[Tensor, " B"], counted: Bool[Tensor, "B G"]) -> Float[Tensor, " B"]:
     """A signal over the largest value it takes on as many responses, in [0, 1]."""
     return (value / signal.upper(counted.sum(-1).to(value.dtype))).clamp(0, 1)
 
+
+_NDIM = {"embeddings": 3, "points": 4, "point_mask": 3, "labels": 2, "log_probs": 2, "mask": 2}
 
 _RECONSTRUCTION = "arXiv 2605.21801, reconstructed: its formulas are not public"
 

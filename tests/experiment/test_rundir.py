@@ -27,6 +27,18 @@ def test_other_settings_are_refused_and_named(tmp_path):
         RunDirectory(tmp_path, CONFIG | {"seed": 1})
 
 
+def test_a_run_that_failed_before_its_first_step_makes_way(tmp_path):
+    run = RunDirectory(tmp_path, CONFIG)
+    run.write_summary({"status": "failed", "before": {"accuracy": 0.5}})
+    assert not RunDirectory(tmp_path, CONFIG | {"seed": 1}).resumed
+    assert run.summary() == {}
+    run.write_summary({"status": "failed"})
+    run.append("metrics.jsonl", {"step": 1, "time": 2.5})
+    assert run.seconds() == 2.5
+    with pytest.raises(UsageError, match="another seed"):
+        RunDirectory(tmp_path, CONFIG)
+
+
 def test_a_finished_run_is_refused(tmp_path):
     RunDirectory(tmp_path, CONFIG).write_summary({"status": "finished"})
     with pytest.raises(UsageError, match="holds a finished run"):

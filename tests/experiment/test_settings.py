@@ -16,7 +16,24 @@ def test_later_sources_win(tmp_path):
     config.write_text(yaml.safe_dump({"seed": 1, "recipe": "grpo", "max_steps": 5, "trainer": {"beta": 0.1}}))
     settings = resolve({"recipe": "rloo", "seed": None}, config, ["max_steps=7", "eval_prompts=64", "chat=true"])
     assert (settings.recipe, settings.seed, settings.eval_prompts, settings.chat) == ("rloo", 1, 64, True)
-    assert settings.trainer == {"beta": 0.1, "max_steps": "7"}
+    assert settings.trainer == {"beta": 0.1, "max_steps": 7}
+
+
+def test_nothing_is_not_given_and_own_settings_may_stand_under_trainer(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("trainer: {recipe: grpo, seed: 5, max_steps: 3}\nrecipe: gcpo-cd\nmodel: null\n")
+    settings = resolve({}, config)
+    assert (settings.recipe, settings.seed, settings.model) == ("gcpo-cd", 5, "starter")
+    assert settings.trainer == {"max_steps": 3}
+    config.write_text("trainer:\nseed:\n")
+    assert resolve({}, config) == TrainSettings()
+
+
+def test_words_and_files_say_the_same(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("max_steps: 30\nlearning_rate: 3e-4\ngcpo_log_signals: [semantic_entropy]\n")
+    words = ["max_steps=30", "learning_rate=3e-4", "gcpo_log_signals=[semantic_entropy]"]
+    assert resolve({}, config) == resolve({}, None, words)
 
 
 def test_a_runs_own_configuration_can_be_given_again(tmp_path):
@@ -34,6 +51,10 @@ def test_a_runs_own_configuration_can_be_given_again(tmp_path):
         ({"overrides": ["seed=x"]}, "seed must be a whole number, found 'x'"),
         ({"overrides": ["eval_prompts=0"]}, "eval_prompts must be at least 1, found 0"),
         ({"overrides": ["chat=maybe"]}, "chat must be true or false, found 'maybe'"),
+        ({"overrides": ["seed=1.7"]}, "seed must be a whole number, found 1.7"),
+        ({"overrides": ["eval_prompts=true"]}, "eval_prompts must be a whole number, found True"),
+        ({"overrides": ["trainer=5"]}, "trainer must map fields of GCPOConfig to values, found 5"),
+        ({"overrides": ["recipe=[a]"]}, "recipe must be text"),
         ({"flags": {"data": "nowhere.jsonl"}}, "data must be a file, found nothing at nowhere.jsonl"),
     ],
 )

@@ -210,7 +210,7 @@ def test_groups_of_a_batch_are_kept_for_reports(tmp_path):
     ("settings", "message"),
     [
         ({"recipe": "grop"}, "recipe must be one of"),
-        ({"gcpo_alpha": -1.0}, "alpha must be at least 0, found -1.0"),
+        ({"gcpo_alpha": -1.0}, "alpha must be at least 0 and finite, found -1.0"),
         ({"gcpo_modulation": "cubic"}, "modulation must be one of"),
         ({"gcpo_log_signals": ["entropy"]}, "gcpo_log_signals has no signal 'entropy'"),
         ({"gcpo_max_points": 0}, "gcpo_max_points must be at least 1"),

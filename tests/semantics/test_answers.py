@@ -21,6 +21,16 @@ from gcpo.semantics import answer_labels, extract_answer, fold
         (r"never closed \boxed{1", "1"),
         ("<answer> Paris </answer>", "Paris"),
         ("10 or 12, I say 12,", "12"),
+        ("The answer is 3/4.", "3/4"),
+        ("the answer is \u22125", "-5"),
+        ("The result is .5", ".5"),
+        ("between 2-3", "3"),
+        ("It is 1.5e6", "1.5e6"),
+        ("so 7 - 12 = -5", "-5"),
+        ("#3 first\n<answer>7</answer>", "7"),
+        ("```python\n#comment\n```\n8", "8"),
+        ("**Answer:** 72\n\n#1 tip: check", "1 tip: check"),
+        ("#### **72**", "72"),
         ("no idea", None),
         ("", None),
     ],
@@ -39,6 +49,9 @@ def test_fold_forgets_what_changes_no_meaning():
     assert fold(" 1,234. ") == fold("1234")
     assert fold("New York") == fold("new  york")
     assert fold("1,2") != fold("12")
+    assert fold("7 2") != fold("72")
+    assert fold("(1,234)") != fold("(1234)")
+    assert fold("x + 1") == fold("x+1")
 
 
 def test_equal_answers_share_a_label_within_their_group_only():

@@ -126,6 +126,16 @@ class TestGeometry:
         assert x.grad is not None
         assert x.grad.isfinite().all()
 
+    @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+    def test_a_bad_response_has_no_gradient_and_spoils_no_other(self, row, bad):
+        x = drawn(row)
+        x[:, 0] = bad
+        x.requires_grad_()
+        value(row, x).sum().backward()
+        assert x.grad[:, 0].eq(0).all()
+        assert x.grad.isfinite().all()
+        assert x.grad[:, 1:].abs().sum() > 0
+
     @pytest.mark.gpu
     def test_a_cuda_tensor_gives_the_value_of_the_cpu(self, row):
         x = drawn(row)

@@ -51,6 +51,15 @@ def test_splits_share_no_prompt_and_do_not_depend_on_the_order_of_rows(tmp_path)
         ("Paris", "<answer>paris</answer>", 1),
         ("Paris", "<answer>London</answer>", 0),
         ("1,234", "it is 1234", 1),
+        ("4", "The answer is 3/4.", 0),
+        ("3/4", "The answer is 3/4.", 1),
+        ("-5", "the answer is \u22125", 1),
+        ("5", "the answer is \u22125", 0),
+        ("0.5", "The result is .5", 1),
+        ("1500000", "It is 1.5e6", 1),
+        ("72", "#### 7 2", 0),
+        (0.00005, "#### 0.00005", 1),
+        (1e16, "10000000000000000", 1),
     ],
 )
 def test_grades(tmp_path, gold, response, grade):
@@ -91,6 +100,13 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
     file = tmp_path / "d.jsonl"
     file.write_bytes(b'{"prompt": "a", "answer": "1"}\n{"prompt": "\xff", "answer": "1"}\n')
     with pytest.raises(ValueError, match="line 2: not UTF-8"):
+        DataTask(file)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400"])
+def test_an_answer_must_be_finite(tmp_path, number):
+    file = write(tmp_path / "d.jsonl", [f'{{"prompt": "a", "answer": {number}}}'])
+    with pytest.raises(ValueError, match="line 1: the answer must be a finite number"):
         DataTask(file)
 
 

@@ -42,7 +42,7 @@ class Recorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar where the run stands."""
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self._run.seconds()
         self._bar = bar(total=state.max_steps, initial=state.global_step, label="train")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:

@@ -55,6 +55,10 @@ class RunDirectory:
             raise UsageError(f"the output {self.path} holds files but no run: choose an empty directory.")
         if self.summary().get("status") == "finished":
             raise UsageError(f"the output {self.path} holds a finished run: choose another directory.")
+        if self.summary().get("status") == "failed" and not self.seconds():
+            for name in ("summary.json", "rates.json"):  # of a run that failed before its first step
+                (self.path / name).unlink(missing_ok=True)
+            return False
         found = yaml.safe_load((self.path / "config.yaml").read_text())
         other = [key for key in config if key != "versions" and found.get(key) != config[key]]
         if other:
@@ -96,6 +100,12 @@ class RunDirectory:
                 continue
             whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
             self.write_text(name, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+    def seconds(self) -> float:
+        """Training time that the kept metrics account for."""
+        file = self.path / "metrics.jsonl"
+        kept = file.read_text().splitlines() if file.is_file() else []
+        return float(json.loads(kept[-1])["time"]) if kept else 0.0
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint to resume from."""

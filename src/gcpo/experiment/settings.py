@@ -5,7 +5,7 @@ No heavy import here, so that a wrong word on the command line is answered at on
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class TrainSettings:
 
 
 OWN = tuple(f.name for f in fields(TrainSettings) if f.name != "trainer")
+_WHOLE = tuple(f.name for f in fields(TrainSettings) if f.type in (int, "int"))
 # Written into config.yaml for the reader; a run of that file finds them anew.
 _NOTES = ("command", "output", "versions")
 
@@ -69,24 +70,22 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None, overrides: Ite
     """Settings from a YAML file, then flags, then ``key=value`` overrides; later ones win.
 
     Args:
-        flags: Settings given as flags; None for one that was not given.
+        flags: Settings given as flags; None, here and in a file, for one that was not given.
         config: YAML file of settings, with ``GCPOConfig`` fields under ``trainer`` or beside them.
-        overrides: ``key=value`` words; a key that is no setting is a field of ``GCPOConfig``.
+        overrides: ``key=value`` words, values as in YAML; a key that is no setting is a field of ``GCPOConfig``.
 
     Raises:
         UsageError: The file cannot be read, or a word is not ``key=value``.
     """
     merged: dict[str, Any] = {}
-    trainer: dict[str, Any] = {}
-    given = {k: v for k, v in flags.items() if v is not None}
-    for source in (_read(config) if config else {}, given, dict(map(_split, overrides))):
-        trainer |= source.get("trainer", {})
-        for key, value in source.items():
-            if key in OWN:
-                merged[key] = value
-            elif key != "trainer" and key not in _NOTES:
-                trainer[key] = value
-    return replace(TrainSettings(), **_typed(merged), trainer=trainer)
+    for source in (_read(config) if config else {}, flags, dict(map(_split, overrides))):
+        nested = source.get("trainer") or {}
+        if not isinstance(nested, Mapping):
+            raise UsageError(f"trainer must map fields of GCPOConfig to values, found {nested!r}.")
+        level = {k: v for k, v in source.items() if k != "trainer" and k not in _NOTES}
+        merged |= {k: v for k, v in (dict(nested) | level).items() if v is not None}
+    own = {key: _typed(key, value) for key, value in merged.items() if key in OWN}
+    return TrainSettings(**own, trainer={k: v for k, v in merged.items() if k not in OWN})
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -95,34 +94,29 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of the command line in the type of their setting."""
-    defaults = asdict(TrainSettings())
-    typed = dict(values)
-    for key, value in values.items():
-        if isinstance(defaults[key], int) and not isinstance(value, int):
-            try:
-                typed[key] = int(value)
-            except ValueError:
-                raise UsageError(f"{key} must be a whole number, found {value!r}.") from None
-        if key == "chat" and isinstance(value, str):
-            if value.lower() not in ("true", "false"):
-                raise UsageError(f"chat must be true or false, found {value!r}.")
-            typed[key] = value.lower() == "true"
-    return typed
+def _typed(key: str, value: Any) -> Any:
+    """A setting in its type: whole numbers and yes-or-no as they are, anything else as text."""
+    kind = "whole number" if key in _WHOLE else "true or false" if key == "chat" else "text"
+    fits = {"whole number": type(value) is int, "true or false": isinstance(value, bool), "text": True}[kind]
+    if not fits or isinstance(value, list | Mapping):
+        raise UsageError(f"{key} must be {'' if kind != 'whole number' else 'a '}{kind}, found {value!r}.")
+    return str(value) if kind == "text" else value
 
 
 def _split(word: str) -> tuple[str, Any]:
     key, equals, value = word.partition("=")
     if not equals or not key.isidentifier():
         raise UsageError(f"overrides are written key=value, found {word!r}; flags begin with --.")
-    return key, value
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key, value
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"the configuration {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"the configuration {path} must map settings to values, found {type(content).__name__}.")

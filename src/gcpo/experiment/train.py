@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,15 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     config = build_config(settings, task, output)
     held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
     prompts = _draw(task, "train", task.count("train") if isinstance(task, DataTask) else _PROMPTS, settings.seed)
+    a_step = config.generation_batch_size // config.num_generations
+    if len(prompts) < a_step:
+        raise UsageError(
+            f"training takes {a_step} prompts a step, but {task.name} has {len(prompts)} to train on: give more rows, "
+            "or lower per_device_train_batch_size or gradient_accumulation_steps."
+        )
     model, tokenizer = load_policy(settings.model, config.device)
+    if settings.chat and tokenizer.chat_template is None:
+        raise UsageError(f"chat=true needs a chat template, but the model {settings.model!r} has none: leave it out.")
     run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
     chat = (
         settings.data is not None and tokenizer.chat_template is not None if settings.chat is None else settings.chat
@@ -77,13 +84,12 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     if summary["before"] is None:
         measure("before")
     run.write_summary(summary)
-    started = time.perf_counter()
     try:
         interrupted, steps = _train(model, tokenizer, config, task, prompts, run, chat)
     except Exception:
         run.write_summary(summary | {"status": "failed"})
         raise
-    summary |= {"steps": steps, "seconds": round(time.perf_counter() - started, 1)}
+    summary |= {"steps": steps, "seconds": round(run.seconds(), 1)}
     model.save_pretrained(output / "model")
     tokenizer.save_pretrained(output / "model")
     if not interrupted:
@@ -134,14 +140,17 @@ def _train(
         for e in prompts
     ]
     recorder, stop = Recorder(run, {e.prompt: e.answer for e in prompts}), StopAtSignal()
-    trainer = GCPOTrainer(
-        model=model,
-        reward_funcs=_reward(task),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[recorder, stop],
-    )
+    try:
+        trainer = GCPOTrainer(
+            model=model,
+            reward_funcs=_reward(task),
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[recorder, stop],
+        )
+    except ValueError as error:
+        raise UsageError(f"the trainer refuses these settings: {error}") from error
     recorder.trainer = trainer
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
@@ -152,7 +161,7 @@ def _train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         stop.requested = True
-    return stop.requested and trainer.state.global_step < config.max_steps, trainer.state.global_step
+    return stop.requested and trainer.state.global_step < trainer.state.max_steps, trainer.state.global_step
 
 
 def _reward(task: Task) -> Any:
@@ -208,22 +217,26 @@ def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfi
         "gcpo_log_signals": list(SIGNALS),
         "recipe": settings.recipe,
         "seed": settings.seed,
+        **({"max_steps": -1} if "num_train_epochs" in settings.trainer else {}),
         **settings.trainer,
         "output_dir": str(output / "checkpoints"),
     }
     known = GCPOConfig.__dataclass_fields__
     for key in settings.trainer:
+        if key == "output_dir":
+            raise UsageError("output_dir is set by the run directory: choose that with --output.")
         if key not in known:
-            raise UsageError(
-                f"there is no setting {key!r}{suggest(key, [*known, *OWN]) or ': see gcpo train --help.'}"
-            )
+            hint = suggest(key, [*known, *OWN]) or ": see gcpo train --help."
+            raise UsageError(f"there is no setting {key!r}{hint}")
+    empty = [key for key, value in values.items() if value == []]
     try:
+        words = [word for item in values.items() for word in _words(*item)]
         config: GCPOConfig
-        (config,) = _Parser(GCPOConfig).parse_args_into_dataclasses(
-            [word for item in values.items() for word in _words(*item)]
-        )
+        (config,) = _Parser(GCPOConfig).parse_args_into_dataclasses(words)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    for key in empty:  # which no command line can say
+        setattr(config, key, [])
     return config
 
 
@@ -234,12 +247,14 @@ class _Parser(HfArgumentParser):
 
 
 def _words(key: str, value: Any) -> list[str]:
-    """A field as command-line words; None leaves its default, an empty list stays empty."""
-    if value is None:
+    """A field as command-line words; a text with commas is a list where the field takes one."""
+    if isinstance(value, str) and "," in value and "list" in str(GCPOConfig.__dataclass_fields__[key].type):
+        value = [item.strip() for item in value.split(",")]
+    if value == []:
         return []
     if isinstance(value, list | tuple):
         return [f"--{key}", *map(str, value)]
-    return [f"--{key}", str(value)] if value != "" else [f"--{key}"]
+    return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
 
 
 def load_policy(name: str, device: torch.device) -> tuple[Any, Any]:

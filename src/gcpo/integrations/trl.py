@@ -275,7 +275,7 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         chunks: list[dict[str, Tensor]] = []
         for rows in torch.arange(ids.size(0)).split(self.args.per_device_train_batch_size):
             states = last_hidden_states(self.model, backbone, input_ids[rows], attention_mask[rows])
-            states = states[:, prompt_ids.size(1) :]
+            states = states[:, -ids.size(1) :]  # from the right: prompt tuning puts virtual tokens before the prompt
             chunk = {}
             if "embeddings" in self._needs:
                 chunk["embeddings"] = pool(states, spoken[rows])

@@ -8,6 +8,18 @@ from torch import Tensor
 
 from gcpo.tasks import Example, Task
 
+# A model may bring a generation config that reshapes its distribution; what is trained is the distribution itself.
+_PLAIN = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+
 
 @torch.no_grad()
 def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, chat: bool = False) -> list[str]:
@@ -22,11 +34,8 @@ def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: 
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         max_new_tokens=max_new_tokens,
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
         pad_token_id=tokenizer.pad_token_id,
+        **_PLAIN,
     )
     responses: list[str] = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return responses

@@ -3,9 +3,10 @@ r"""From the text of a response to its final answer, and from answers to meaning
 Where an answer stands, first match wins; of several of one kind the last counts:
 
 1. ``\boxed{...}``          competition mathematics (MATH, AIME)
-2. ``#### 72`` or ``#72``    GSM8K and the built-in tasks: what follows the mark on its line
+2. ``#### 72``              GSM8K: what follows the mark on its line
 3. ``<answer>...</answer>``  R1-style templates
-4. the last number           free text
+4. ``#72`` as the last line  the built-in tasks
+5. the last number          free text: sign, decimals, exponent and fraction belong to it
 """
 
 import re
@@ -15,10 +16,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-# A single # must touch its answer: "# Title" is a heading.
-_MARKED = re.compile(r"^[ \t]*(?:####[ \t]*|#)([^#\s].*?)[ \t]*$", re.MULTILINE)
+_MARKED = re.compile(r"^[ \t]*####[ \t]*([^#\s].*?)[ \t]*$", re.MULTILINE)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# The # must touch its answer: "# Title" is a heading.
+_LAST_LINE = re.compile(r"(?:^|\n)[ \t]*#([^#\s][^\n]*?)\s*$")
+_UNSIGNED = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+# A minus after a word, a number or a bracket is a dash or a difference ("2-3"), not a sign.
+_NUMBER = re.compile(rf"(?:(?<![\w.)\]])-)?(?<![\w.]){_UNSIGNED}(?:/\d+)?")
+_EMPHASIS = "*_`$ \t"
 
 
 def extract_answer(response: str) -> str | None:
@@ -26,11 +31,11 @@ def extract_answer(response: str) -> str | None:
     boxed = _last_boxed(response)
     if boxed is not None:
         return boxed.strip()
-    for pattern in (_MARKED, _TAGGED):
+    for pattern in (_MARKED, _TAGGED, _LAST_LINE):
         if found := pattern.findall(response):
-            return str(found[-1]).strip()
-    numbers = _NUMBER.findall(response)
-    return numbers[-1].rstrip(",") if numbers else None
+            return str(found[-1]).strip().strip(_EMPHASIS)
+    numbers = _NUMBER.findall(response.replace("\u2212", "-"))
+    return str(numbers[-1]).rstrip(",") if numbers else None
 
 
 def _last_boxed(response: str) -> str | None:
@@ -47,9 +52,10 @@ def _last_boxed(response: str) -> str | None:
 
 
 def fold(answer: str) -> str:
-    """An answer without what does not change its meaning: case, spaces, a thousands comma, a closing full stop."""
-    text = "".join(answer.split()).casefold().rstrip(".")
-    return re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    """An answer without what does not change its meaning: case, spaces around signs, thousands commas, a full stop."""
+    text = re.sub(r"\s+", " ", answer).strip().casefold().rstrip(".").replace("\u2212", "-")
+    text = re.sub(r"(?<!\w) | (?!\w)", "", text)
+    return text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
 
 
 def answer_labels(answers: Sequence[str | None], group_size: int) -> Int[Tensor, "B G"]:

@@ -28,14 +28,21 @@ def last_hidden_states(
     finally:
         handle.remove()
         model.train(training)
+    if not seen:
+        raise RuntimeError(
+            f"{type(backbone).__name__} was not called by its model, so it gave no hidden states: "
+            "set gcpo_embedder to a sentence-transformers model."
+        )
     return seen[-1]
 
 
 def backbone_of(model: Any) -> torch.nn.Module:
     """The part of an unwrapped causal language model below its head."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # Some models (OPT) call the decoder inside their base model, not the base model itself.
+    decoder: torch.nn.Module | None = inner.get_decoder() if hasattr(inner, "get_decoder") else None
     backbone: torch.nn.Module = inner.base_model
-    return backbone
+    return decoder if decoder is not None and decoder is not inner else backbone
 
 
 class LineEnds:

@@ -61,6 +61,8 @@ def barycentric_transport(
     Returns:
         (B,) in [0, 1], in float32 (float64 if ``points`` is).
     """
+    if points.numel() == 0:
+        return groups.promote(points).new_zeros(points.shape[0])
     clouds = _clouds(points, point_mask, mask)
     with torch.no_grad():
         plan = _plan(clouds, exact)

@@ -9,7 +9,10 @@ An answer that marks its result (``#### 72``, ``\boxed{72}``) is taken from ther
 
 import hashlib
 import json
+import math
 import random
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from gcpo.semantics.answers import extract_answer, fold
 from gcpo.tasks.base import Example, Split
 
 _SHOWN = 5
+_EXPONENT = re.compile(r"^-?(?:\d+(?:\.\d+)?|\.\d+)[eE][-+]?\d{1,3}$")
 
 
 class DataTask:
@@ -73,7 +77,12 @@ class DataTask:
 def _equal(answer: str, gold: str) -> bool:
     from math_verify import parse, verify
 
-    return bool(verify(parse(f"${gold}$"), parse(f"${answer}$")))
+    return bool(verify(*(parse(f"${_EXPONENT.sub(_written_out, text)}$") for text in (gold, answer))))
+
+
+def _written_out(number: re.Match[str]) -> str:
+    """A number without its exponent: math-verify reads the e of 1.5e6 as Euler's."""
+    return format(Decimal(number[0]), "f")
 
 
 def _read(path: Path, prompt_field: str, answer_field: str) -> list[Example]:
@@ -109,7 +118,7 @@ def _example(line: str, prompt_field: str, answer_field: str) -> Example:
         raise ValueError(f"field {prompt_field!r} must be text, found {type(prompt).__name__}")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ValueError(f"field {answer_field!r} must be text or a number, found {type(answer).__name__}")
-    text = str(answer)
+    text = _plain(answer)
     for name, value in ((prompt_field, prompt), (answer_field, text)):
         if not value.strip():
             raise ValueError(f"field {name!r} is empty")
@@ -118,6 +127,15 @@ def _example(line: str, prompt_field: str, answer_field: str) -> Example:
     if not gold:
         raise ValueError(f"field {answer_field!r} marks an answer but none follows")
     return Example(prompt, gold, text)
+
+
+def _plain(answer: str | float) -> str:
+    """An answer as text, a number without exponent."""
+    if not isinstance(answer, float):
+        return str(answer)
+    if not math.isfinite(answer):
+        raise ValueError(f"the answer must be a finite number, found {answer}")
+    return format(Decimal(repr(answer)), "f")
 
 
 def _field(row: dict[str, Any], name: str) -> Any:

@@ -1,0 +1,72 @@
+"""Every kind of ``GCPOConfig`` field can be set, and what cannot be carried out is said before work starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.train import build_config, train
+from gcpo.tasks import get_task
+
+
+def config(*words):
+    return build_config(resolve({}, None, words), get_task("chain"), output=Path("out"))
+
+
+SOME = ["semantic_entropy", "cosine_dispersion"]
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "value"),
+    [
+        ("learning_rate=3e-4", "learning_rate", 3e-4),
+        ("beta=-1e-3", "beta", -1e-3),
+        ("bf16=false", "bf16", False),
+        ("gcpo_alpha=2", "gcpo_alpha", 2.0),
+        ("gcpo_alpha=null", "gcpo_alpha", None),
+        ("gcpo_renormalize=false", "gcpo_renormalize", False),
+        ("gcpo_log_signals=[]", "gcpo_log_signals", []),
+        (f"gcpo_log_signals={','.join(SOME)}", "gcpo_log_signals", SOME),
+        ("gcpo_log_signals=[semantic_entropy]", "gcpo_log_signals", ["semantic_entropy"]),
+        ("lr_scheduler_kwargs={num_cycles: 2}", "lr_scheduler_kwargs", {"num_cycles": 2}),
+        ("max_completion_length=9", "max_completion_length", 9),
+        ("seed=7", "seed", 7),
+    ],
+)  # fmt: skip
+def test_any_field_can_be_set(word, name, value):
+    assert getattr(config(word), name) == value
+
+
+def test_epochs_replace_the_default_steps():
+    assert config("num_train_epochs=2").max_steps == -1
+    assert config("num_train_epochs=2", "max_steps=5").max_steps == 5
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("output_dir=/tmp", "output_dir is set by the run directory: choose that with --output"),
+        ("gcpo_modulation=cubic", "modulation must be one of"),
+        ("max_stepz=3", "there is no setting 'max_stepz'; did you mean 'max_steps'"),
+        ("max_steps=three", "max_steps: invalid int value: 'three'"),
+    ],
+)
+def test_what_cannot_be_set_is_named(word, message):
+    with pytest.raises(UsageError, match=message):
+        config(word)
+
+
+def test_too_few_prompts_for_one_step_end_before_anything_is_made(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"{i}", "answer": i}) for i in range(3)))
+    settings = TrainSettings(data=str(data))
+    with pytest.raises(UsageError, match=r"training takes 32 prompts a step, but rows\.jsonl has 2"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chat_needs_a_template(tmp_path):
+    with pytest.raises(UsageError, match="chat=true needs a chat template"):
+        train(TrainSettings(chat=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
