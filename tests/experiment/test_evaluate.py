@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
+from gcpo.policies.sampling import respond
 from gcpo.tasks import Example, get_task
 from tests import tiny
 
@@ -22,6 +23,17 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
 def test_equal_rates_are_not_certainty(rate, low, high):
     result = Evaluation(np.full(8, rate), samples=1).as_dict()
     assert result["ci95"] == pytest.approx([low, high], abs=1e-3)
+
+
+def test_a_models_own_sampling_settings_do_not_count():
+    tokens, prompts = tiny.tokenizer(), ["1+1="] * 16
+    texts = []
+    for settings in ({}, {"repetition_penalty": 1.9, "min_p": 0.5, "temperature": 0.1, "top_k": 1}):
+        model = tiny.model()
+        model.generation_config.update(**settings)
+        torch.manual_seed(3)
+        texts.append(respond(model, tokens, prompts, max_new_tokens=6))
+    assert texts[0] == texts[1]
 
 
 class Echo:

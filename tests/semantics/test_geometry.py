@@ -91,6 +91,32 @@ def test_padding_does_not_move_policy_states():
     torch.testing.assert_close(last_hidden_states(model, backbone_of(model), padded, mask)[:, 3:], alone)
 
 
+def test_a_decoder_inside_the_base_model_is_found():
+    from transformers import OPTConfig, OPTForCausalLM
+
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            ffn_dim=16,
+            word_embed_proj_dim=16,
+        )
+    )
+    ids = torch.randint(3, 60, (2, 5))
+    assert last_hidden_states(model, backbone_of(model), ids, torch.ones_like(ids)).shape == (2, 5, 16)
+
+
+def test_a_model_that_gives_no_states_says_so():
+    class Bare(torch.nn.Module):
+        def forward(self, **_):
+            return None
+
+    with pytest.raises(RuntimeError, match="gave no hidden states: set gcpo_embedder"):
+        last_hidden_states(Bare(), torch.nn.Linear(1, 1), torch.zeros(1, 1).long(), torch.ones(1, 1).long())
+
+
 def test_line_ends_are_tokens_with_a_line_break():
     tokens = tiny.tokenizer()
     ids = torch.tensor([tokens("1\n2").input_ids])
