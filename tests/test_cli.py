@@ -82,6 +82,7 @@ def test_doctor_names_what_is_missing(monkeypatch, capsys):
     [
         (["train", "--data", "absent.jsonl"], "data must be a file, found nothing at absent.jsonl"),
         (["train", "--task", "chess"], "the task must be one of"),
+        (["train", "eval_prompts=5000"], "n must be 0 to 1791 for 'countdown', split 'test', found 5000"),
         (["train", "--recipe", "grop"], "recipe must be one of"),
         (["train", "--model", "./absent"], "the model './absent' cannot be loaded"),
         (["train", "max_step=3"], "there is no setting 'max_step'; did you mean 'max_steps'?"),

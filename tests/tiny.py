@@ -2,25 +2,11 @@
 
 import torch
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
-_SPECIAL = ("<pad>", "<eos>", "<unk>")
+from gcpo.policies.pretrain import build_tokenizer as tokenizer
 
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = [*_SPECIAL, *(chr(c) for c in range(32, 127)), "\n"]
-    backend = Tokenizer(models.WordLevel({c: i for i, c in enumerate(vocabulary)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-        model_input_names=["input_ids", "attention_mask"],
-    )
+__all__ = ["dataset", "model", "spread", "tokenizer"]
 
 
 def model(seed: int = 0) -> LlamaForCausalLM:

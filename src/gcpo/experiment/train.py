@@ -65,15 +65,14 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
             "or lower per_device_train_batch_size or gradient_accumulation_steps."
         )
     model, tokenizer = load_policy(settings.model, config.device)
-    if settings.chat and tokenizer.chat_template is None:
+    chat = settings.data is not None and tokenizer.chat_template is not None
+    chat = chat if settings.chat is None else settings.chat
+    if chat and tokenizer.chat_template is None:
         raise UsageError(f"chat=true needs a chat template, but the model {settings.model!r} has none: leave it out.")
     run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
-    chat = (
-        settings.data is not None and tokenizer.chat_template is not None if settings.chat is None else settings.chat
-    )
     test = _Examiner(task, held_out, settings, config.max_completion_length, chat)
 
-    summary: dict[str, Any] = {"status": "running", "before": None, "after": None} | run.summary()
+    summary: dict[str, Any] = {"before": None, "after": None} | run.summary() | {"status": "running"}
     rates = run.read_json("rates.json")
 
     def measure(when: str) -> None:
@@ -194,8 +193,12 @@ def build_task(settings: TrainSettings) -> Task:
 
 
 def _draw(task: Task, split: Any, n: int, seed: int) -> list[Example]:
+    """``n`` prompts of a built-in task, or as many of them as a data file has."""
     most = task.count(split) if isinstance(task, DataTask) else n
-    return task.examples(split, min(n, most), seed)
+    try:
+        return task.examples(split, min(n, most), seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfig:
