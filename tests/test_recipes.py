@@ -4,7 +4,8 @@ import jaxtyping
 import pytest
 import torch
 
-from gcpo import RECIPES, recipe
+from gcpo import RECIPES, recipe, signals
+from gcpo.signals import SIGNALS
 
 B, G, S, D = 4, 8, 3, 16
 
@@ -230,3 +231,73 @@ def test_errors_say_what_was_found_and_what_to_do(make, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for users
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def everything():
+    """Every input a host can have."""
+    g = torch.Generator().manual_seed(3)
+    return batch() | {
+        "texts": [[f"{int(i)} and so on" for i in torch.randint(0, 4, (G,), generator=g)] for _ in range(B)],
+        "log_probs": -9 * torch.rand(B, G, generator=g),
+        "lengths": torch.randint(1, 9, (B, G), generator=g),
+        "scores": torch.randn(B, G, 2 * D, generator=g),
+    }
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_every_signal_can_steer_and_every_signal_can_be_logged(signal):
+    inputs = everything()
+    out = recipe("gcpo-cd", signal=signal, calibration="none")(**inputs)
+    assert torch.isfinite(out.advantages).all()
+    assert out.weights[out.live].mean().item() == pytest.approx(1.0, abs=1e-5)
+    logged = recipe("grpo")(**inputs, also=list(SIGNALS))
+    assert set(logged.signals) == set(SIGNALS)
+    torch.testing.assert_close(logged.advantages, recipe("grpo")(**inputs).advantages, atol=0, rtol=0)
+    if "advantages" not in SIGNALS[signal].needs:  # they depend on the recipe's base
+        torch.testing.assert_close(logged.signals[signal], out.signals[signal])
+
+
+def test_signals_see_the_advantages_of_the_recipes_base():
+    inputs = everything()
+    for base in ("grpo", "dr-grpo"):
+        out = recipe(base)(**inputs, also=["weighted_score_dispersion"])
+        expected = signals.weighted_score_dispersion(inputs["scores"], out.advantages, out.counted)
+        torch.testing.assert_close(out.signals["weighted_score_dispersion"], expected)
+
+
+def test_a_signal_without_bound_steers_by_its_rank_among_live_groups():
+    rewards = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    scores = torch.tensor([1.0, 3.0, 2.0, 3.0])[:, None, None] * torch.tensor([[0.0], [1.0]])
+    method = recipe("dr-grpo", signal="score_dispersion", modulation="linear", alpha=1.0, renormalize=False)
+    weights = method(rewards, scores=scores).weights
+    # Of the live groups one lies lowest and two share the rest: shares below are 1/6, 2/3 and 2/3.
+    torch.testing.assert_close(weights, torch.tensor([1 - 1 / 6, 1 / 3, 0.0, 1 / 3]))
+
+
+def test_a_count_steers_from_one_upwards():
+    labels = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]])
+    method = recipe("dr-grpo", signal="semantic_sets", modulation="linear", alpha=1.0, renormalize=False)
+    weights = method(torch.tensor([[0.0, 1.0, 0.0, 1.0]] * 2), labels=labels).weights
+    torch.testing.assert_close(weights, torch.tensor([1.0, 0.0]))
+
+
+def test_the_range_of_rewards_reaches_the_signal_that_steers():
+    rewards = torch.tensor([[0.0, 5.0, 10.0]])
+    method = recipe("dr-grpo", signal="reward_spread", reward_range=20.0)
+    assert method(rewards).signals["reward_spread"].item() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="rewards of one group lie 10 apart"):
+        recipe("dr-grpo", signal="reward_spread")(rewards)
+
+
+@pytest.mark.parametrize(
+    ("method", "inputs", "message"),
+    [
+        ({"signal": "degree_dispersion"}, {}, "recipe 'grpo' needs similarity: pass similarity="),
+        ({"signal": "lexical_dispersion"}, {"texts": [["a"] * G] * (B + 1)}, "texts must be a list of 4 groups of 8"),
+        ({}, {"also": ["cosine_dispersion"]}, "signal 'cosine_dispersion' needs embeddings: pass embeddings="),
+        ({}, {"also": ["entropy"]}, "a signal must be one of .*, found 'entropy'"),
+    ],
+)
+def test_inputs_of_signals_are_checked(method, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("grpo", **method)(torch.rand(B, G), **inputs)

@@ -79,15 +79,60 @@ def unit(
 ) -> tuple[Float[Tensor, "B *points D"], Bool[Tensor, "B *points"]]:
     """Vectors scaled to length 1, and which of them count.
 
-    A vector that is masked out, zero or not finite comes back as zeros and does not count. Lengths are taken after
-    division by the largest entry, so that 1e30 does not overflow and fp16 input keeps its precision.
+    A vector that is masked out, zero or not finite comes back as zeros and does not count.
+    """
+    x, norm, valid = tame(x, mask)
+    return x / norm.unsqueeze(-1), valid
+
+
+def gram(
+    x: Float[Tensor, "B G D"], mask: Mask | None = None
+) -> tuple[Float[Tensor, "B G D"], Float[Tensor, "B G G"], Mask]:
+    """The vectors as ``tame`` has them, their inner products, and which of them count; no pass but the product."""
+    x = promote(x)
+    products = x @ x.mT
+    valid = _plain(products.diagonal(dim1=-2, dim2=-1).sqrt(), mask)
+    if not valid.all():
+        x, _, valid = tame(x, mask)
+        products = x @ x.mT
+    return x, products, valid
+
+
+def cosines(x: Float[Tensor, "B G D"], mask: Mask | None = None) -> tuple[Float[Tensor, "B G G"], Mask]:
+    """Cosine of every pair of vectors, 0 where one of them does not count, and which of them count.
+
+    Exact to the rounding of 1, so not for telling near-duplicates apart.
+    """
+    _, products, valid = gram(x, mask)
+    length = torch.where(valid, products.diagonal(dim1=-2, dim2=-1), 1).rsqrt()
+    return products * length.unsqueeze(-1) * length.unsqueeze(-2), valid
+
+
+def _plain(norm: Float[Tensor, "B *points"], mask: Bool[Tensor, "B *points"] | None) -> Bool[Tensor, "B *points"]:
+    """Where a vector of such length counts and can be squared in float32 without loss; NaN compares false."""
+    plain = (norm > 1e-12) & (norm < 1e15)
+    return plain if mask is None else plain & mask
+
+
+def tame(
+    x: Float[Tensor, "B *points D"], mask: Bool[Tensor, "B *points"] | None = None
+) -> tuple[Float[Tensor, "B *points D"], Float[Tensor, "B *points"], Bool[Tensor, "B *points"]]:
+    """Vectors fit for arithmetic, their lengths, and which of them count.
+
+    A vector that is masked out, zero or not finite comes back as zeros of length 1. One that is too long or too short
+    to be squared is divided by its largest entry. All others keep their bits, whatever else is in the batch.
     """
     x = promote(x)
-    valid = torch.isfinite(x).all(-1, keepdim=True) & (x != 0).any(-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x, dim=-1)
+    plain = _plain(norm, mask)
+    if plain.all():  # nearly always, and three passes over the data less
+        return x, norm, plain
+    valid = torch.isfinite(x).all(-1) & (x != 0).any(-1)
     if mask is not None:
-        valid &= mask.unsqueeze(-1)
+        valid = valid & mask
     # What does not count is replaced before any arithmetic: where after it would pass NaN into the gradient.
-    x = torch.where(valid, x, 0)
-    scaled = x / torch.where(valid, x, 1).abs().amax(-1, keepdim=True)
-    norm = torch.where(valid, scaled, 1).norm(dim=-1, keepdim=True)
-    return scaled / norm, valid.squeeze(-1)
+    x = torch.where(valid.unsqueeze(-1), x, 0)
+    largest = x.detach().abs().amax(-1)
+    x = x / torch.where(valid & ~plain, largest, 1).unsqueeze(-1)
+    norm = torch.linalg.vector_norm(torch.where(valid.unsqueeze(-1), x, 1), dim=-1)
+    return x, torch.where(valid, norm, 1), valid

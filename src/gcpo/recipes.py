@@ -1,6 +1,6 @@
 """Recipes: the named methods, each a base advantage, a signal, a calibration and a modulation.
 
-    u = signal / its largest value          in [0, 1], (B,)
+    u = signal within its bounds            in [0, 1], (B,)
     w = modulation(calibration(u, RD))      (B,), then renormalised to mean 1 over the live groups
     A = base(rewards) * w                   (B, G)
 
@@ -8,7 +8,7 @@ This is the only place that marries signals to advantages.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gcpo import groups
 from gcpo.advantages import BASES, CALIBRATIONS, MODULATIONS, renormalize
-from gcpo.signals import SIGNALS, Signal, reward_dispersion
+from gcpo.signals import SIGNALS, Signal, primary, reward_dispersion
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Recipe:
     @property
     def needs(self) -> tuple[str, ...]:
         """Inputs beyond the rewards that it cannot do without."""
-        return () if self.signal is None else tuple(n for n in SIGNALS[self.signal].needs if n != "rewards")
+        return () if self.signal is None else _needed([self.signal])
 
     def describe(self) -> str:
         """The formula in one line: ``grpo * exponential(alpha=1) of u (1 - RD), u = barycentric_transport``."""
@@ -104,9 +104,14 @@ class Recipe:
         embeddings: Float[Tensor, "B G D"] | None = None,
         points: Float[Tensor, "B G S D"] | None = None,
         point_mask: Bool[Tensor, "B G S"] | None = None,
+        similarity: Float[Tensor, "B G G"] | None = None,
         labels: Int[Tensor, "B G"] | None = None,
+        texts: Sequence[Sequence[str]] | None = None,
         log_probs: Float[Tensor, "B G"] | None = None,
+        lengths: Real[Tensor, "B G"] | None = None,
+        scores: Float[Tensor, "B G F"] | None = None,
         mask: Bool[Tensor, "B G"] | None = None,
+        also: Sequence[str] = (),
     ) -> Outcome:
         """Advantages, weights and signals of a batch of groups.
 
@@ -115,9 +120,14 @@ class Recipe:
             embeddings: One vector a response.
             points: Step vectors of each response.
             point_mask: Which of them exist.
+            similarity: How far each pair of responses means the same; without it, made of the embeddings.
             labels: Meaning of each response.
-            log_probs: Log-probability of each response.
+            texts: The responses themselves.
+            log_probs: Log-probability of each whole response.
+            lengths: Number of its tokens.
+            scores: Features of the gradient of each response's log-probability.
             mask: Which responses count.
+            also: Further signals to compute; they steer nothing.
 
         Returns:
             An ``Outcome``.
@@ -128,38 +138,47 @@ class Recipe:
         """
         if not rewards.is_floating_point():
             rewards = rewards.float()
-        given = {
+        given: dict[str, Any] = {
             "embeddings": embeddings,
             "points": points,
             "point_mask": point_mask,
+            "similarity": similarity,
             "labels": labels,
+            "texts": texts,
             "log_probs": log_probs,
+            "lengths": lengths,
+            "scores": scores,
             "mask": mask,
         }
-        self._check(rewards, given)
-        counted = groups.finite(rewards, mask)
-        live = groups.live(rewards, mask)
-        inputs = {**given, "rewards": rewards, "mask": counted}
-        signals = {"reward_dispersion": reward_dispersion(rewards, counted, self.reward_range)}
-        if self.signal is not None and self.signal not in signals:
-            signals[self.signal] = SIGNALS[self.signal](inputs)
+        self._check(rewards, given, also)
+        counted, live = groups.finite(rewards, mask), groups.live(rewards, mask)
         self._check_range(rewards, counted)
+        advantages = BASES[self.base](rewards, counted)
+        inputs = given | {
+            "rewards": rewards,
+            "advantages": advantages,
+            "reward_range": self.reward_range,
+            "mask": counted,
+        }
+        signals = {"reward_dispersion": reward_dispersion(rewards, counted, self.reward_range)}
+        for name in [self.signal, *also]:
+            if name is not None and name not in signals:
+                signals[name] = SIGNALS[name](inputs)
         weights = self._weights(signals, counted, live)
-        advantages = BASES[self.base](rewards, counted) * weights.unsqueeze(-1)
-        return Outcome(advantages.to(rewards.dtype), weights, signals, live, counted)
+        return Outcome((advantages * weights.unsqueeze(-1)).to(rewards.dtype), weights, signals, live, counted)
 
     def _weights(self, signals: dict[str, Tensor], counted: Tensor, live: Tensor) -> Float[Tensor, " B"]:
         rd = signals["reward_dispersion"]
         if self.signal is None:
             return live.to(rd.dtype)
-        u = normalized(SIGNALS[self.signal], signals[self.signal], counted)
+        u = normalized(SIGNALS[self.signal], signals[self.signal], counted, live)
         u = CALIBRATIONS[self.calibration](u, rd.clamp(max=1))  # rounding may pass 1
         weights = torch.where(live, MODULATIONS[self.modulation](u, self.alpha), 0)
         return renormalize(weights, live) if self.renormalize else weights
 
     def _check_range(self, rewards: Tensor, counted: Tensor) -> None:
         """A calibration by rewards beyond their range would take every group for pure signal, and do so in silence."""
-        if self.signal is None or (self.calibration == "none" and self.signal != "reward_dispersion"):
+        if self.signal is None or (self.calibration == "none" and "reward_range" not in SIGNALS[self.signal].takes):
             return
         low, high = groups.extremes(groups.promote(rewards), counted)
         widest = (high - low).amax().item() if len(rewards) else 0.0
@@ -170,30 +189,80 @@ class Recipe:
                 "smallest reward a response can get."
             )
 
-    def _check(self, rewards: Tensor, given: dict[str, Tensor | None]) -> None:
+    def _check(self, rewards: Tensor, given: dict[str, Any], also: Sequence[str]) -> None:
         if rewards.ndim != 2:
             raise ValueError(f"rewards must be (groups, responses), found shape {tuple(rewards.shape)}: reshape them.")
-        missing = [name for name in self.needs if given[name] is None]
-        if missing:
-            raise ValueError(f"recipe {self.name!r} needs {' and '.join(missing)}: pass {missing[0]}=... with it.")
+        wanted = [*also] if self.signal is None else [self.signal, *also]
+        unknown = [name for name in wanted if name not in SIGNALS]
+        if unknown:
+            raise ValueError(f"a signal must be one of {', '.join(SIGNALS)}, found {unknown[0]!r}.")
+        for name in wanted:
+            missing = [n for n in _needed([name]) if given[n] is None and any(given[m] is None for m in primary([n]))]
+            if missing:
+                who = f"recipe {self.name!r}" if name == self.signal else f"signal {name!r}"
+                raise ValueError(f"{who} needs {' and '.join(missing)}: pass {missing[0]}=... with it.")
         for name, value in given.items():
-            if value is None:
-                continue
-            if value.shape[:2] != rewards.shape or value.ndim != _NDIM[name]:
-                raise ValueError(
-                    f"{name} must have {_NDIM[name]} dimensions, the first two those of rewards "
-                    f"{tuple(rewards.shape)}, found {tuple(value.shape)}."
-                )
-            if name.endswith("mask") and value.dtype != torch.bool:
-                raise ValueError(f"{name} must be boolean, found {value.dtype}: pass {name}.bool().")
+            if value is not None:
+                _check_shape(name, value, rewards)
 
 
-def normalized(signal: Signal, value: Float[Tensor, " B"], counted: Bool[Tensor, "B G"]) -> Float[Tensor, " B"]:
-    """A signal over the largest value it takes on as many responses, in [0, 1]."""
-    return (value / signal.upper(counted.sum(-1).to(value.dtype))).clamp(0, 1)
+def _needed(signals: Iterable[str]) -> tuple[str, ...]:
+    """Inputs that some signals cannot do without and a recipe does not have anyway."""
+    needs = dict.fromkeys(name for signal in signals for name in SIGNALS[signal].needs)
+    return tuple(name for name in needs if name not in ("rewards", "advantages"))
 
 
-_NDIM = {"embeddings": 3, "points": 4, "point_mask": 3, "labels": 2, "log_probs": 2, "mask": 2}
+_NDIM = {
+    "embeddings": 3,
+    "points": 4,
+    "point_mask": 3,
+    "labels": 2,
+    "log_probs": 2,
+    "lengths": 2,
+    "scores": 3,
+    "mask": 2,
+}
+
+
+def _check_shape(name: str, value: Any, rewards: Tensor) -> None:
+    if name == "texts":
+        sizes = [len(group) for group in value]
+        if sizes != [rewards.shape[1]] * rewards.shape[0]:
+            raise ValueError(
+                f"texts must be a list of {rewards.shape[0]} groups of {rewards.shape[1]} responses like the rewards, "
+                f"found groups of {sizes}."
+            )
+        return
+    if name == "similarity" and value.shape != (*rewards.shape, rewards.shape[1]):
+        raise ValueError(
+            f"similarity must be (groups, responses, responses) like the rewards {tuple(rewards.shape)}, found "
+            f"{tuple(value.shape)}."
+        )
+    if value.shape[:2] != rewards.shape or value.ndim != _NDIM[name]:
+        raise ValueError(
+            f"{name} must have {_NDIM[name]} dimensions, the first two those of rewards "
+            f"{tuple(rewards.shape)}, found {tuple(value.shape)}."
+        )
+    if name.endswith("mask") and value.dtype != torch.bool:
+        raise ValueError(f"{name} must be boolean, found {value.dtype}: pass {name}.bool().")
+
+
+def normalized(
+    signal: Signal, value: Float[Tensor, " B"], counted: Bool[Tensor, "B G"], live: Bool[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """A signal in [0, 1]: 0 for identical responses, 1 for the largest value it takes on as many.
+
+    A signal without bound has no such scale; of it, the share of the live groups of the batch that have a smaller
+    value, those with an equal one counted half.
+    """
+    if signal.upper is None:
+        smaller = value.unsqueeze(-1) > value
+        equal = value.unsqueeze(-1) == value
+        return ((smaller + 0.5 * equal) * live).sum(-1) / live.sum().clamp(min=1)
+    n = counted.sum(-1).to(value.dtype)
+    lower, upper = signal.lower(n), signal.upper(n)
+    return ((value - lower) / torch.where(upper > lower, upper - lower, 1)).clamp(0, 1)
+
 
 _RECONSTRUCTION = "arXiv 2605.21801, reconstructed: its formulas are not public"
 

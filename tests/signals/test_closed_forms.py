@@ -102,3 +102,97 @@ def test_cosine_dispersion_of_large_half_precision_vectors_does_not_overflow():
     x = torch.randn(1, 8, 64)
     expected = signals.cosine_dispersion(x).item()
     assert signals.cosine_dispersion((x * 1000).half()).item() == pytest.approx(expected, abs=1e-2)
+
+
+@pytest.mark.parametrize(("kind", "n"), [(kind, n) for kind in ("spread", "margin") for n in (2, 5, 8)])
+def test_reward_signals_of_a_bernoulli_group(kind, n):
+    for k in range(n + 1):
+        rewards = torch.tensor([[1.0] * k + [0.0] * (n - k)])
+        if kind == "spread":
+            assert signals.reward_spread(rewards).item() == (0 < k < n)
+        else:
+            assert signals.pass_rate_margin(rewards).item() == pytest.approx(2 * min(k, n - k) / n)
+
+
+def test_reward_signals_are_relative_to_the_range():
+    rewards = torch.tensor([[0.0, 10.0, 20.0, 30.0, 40.0]])
+    assert signals.reward_spread(rewards, reward_range=80.0).item() == pytest.approx(0.5)
+    assert signals.reward_quantile_dispersion(rewards, reward_range=80.0).item() == pytest.approx(0.25)
+    assert signals.pass_rate_margin(rewards, threshold=25.0).item() == pytest.approx(0.8)
+    for signal in (signals.reward_spread, signals.reward_quantile_dispersion):
+        with pytest.raises(ValueError, match="reward_range must be positive, found 0"):
+            signal(rewards, reward_range=0.0)
+
+
+def test_reward_quantile_dispersion_does_not_see_an_outlier():
+    calm = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]])
+    wild = calm.clone()
+    wild[0, -1] = 1e6
+    assert torch.equal(signals.reward_quantile_dispersion(wild), signals.reward_quantile_dispersion(calm))
+
+
+@pytest.mark.parametrize("constant", [0.3, 0.7, 1 / 3, 1000.1])
+def test_reward_signals_of_equal_rewards_are_exactly_zero(constant):
+    rewards = torch.full((1, 7), constant)
+    for signal in (signals.reward_spread, signals.reward_quantile_dispersion, signals.pass_rate_margin):
+        assert signal(rewards).item() == 0.0
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=9))
+def test_semantic_sets_are_counted(labels):
+    assert signals.semantic_sets(torch.tensor([labels])).item() == len(set(labels))
+
+
+def test_predictive_entropy_is_per_response_or_per_token():
+    log_probs, lengths = torch.tensor([[-2.0, -4.0, -12.0]]), torch.tensor([[2, 2, 4]])
+    assert signals.predictive_entropy(log_probs).item() == pytest.approx(6.0)
+    assert signals.normalized_predictive_entropy(log_probs, lengths).item() == pytest.approx(2.0)
+
+
+def test_a_response_without_tokens_has_no_entropy():
+    log_probs, lengths = torch.tensor([[-2.0, -4.0, 0.0]]), torch.tensor([[2, 2, 0]])
+    assert signals.normalized_predictive_entropy(log_probs, lengths).item() == pytest.approx(1.5)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 1))
+def test_spectral_signals_of_responses_along_some_axes(sizes):
+    # n_k responses along axis k: the Gram matrix over n has eigenvalues n_k / n.
+    axes = torch.cat([torch.eye(4, dtype=torch.float64)[k : k + 1].expand(m, 4) for k, m in enumerate(sizes)])
+    n = sum(sizes)
+    expected = -sum(m / n * math.log(m / n) for m in sizes)
+    x = (axes * torch.linspace(-2, 3, n).unsqueeze(-1)).unsqueeze(0)  # neither sign nor length matters
+    if (x != 0).any(-1).all():
+        assert signals.von_neumann_entropy(x, normalize=False).item() == pytest.approx(expected, abs=1e-9)
+        assert signals.von_neumann_entropy(x).item() == pytest.approx(expected / math.log(n), abs=1e-9)
+        assert signals.effective_rank(x).item() == pytest.approx(math.exp(expected), abs=1e-9)
+
+
+@given(n=st.integers(2, 7), scale=st.floats(1e-2, 1e3), alpha=st.floats(1e-4, 1))
+def test_eigen_score_of_orthogonal_and_of_identical_responses(n, scale, alpha):
+    # Rows of a Hadamard matrix but the first are orthogonal, of length sqrt 8 and mean 0.
+    H = torch.tensor([[(-1) ** bin(i & j).count("1") for j in range(8)] for i in range(1, 8)], dtype=torch.float32)
+    x = (scale * H[:n]).unsqueeze(0)
+    square = 8 * scale**2
+    assert signals.eigen_score(x, alpha=alpha).item() == pytest.approx(math.log(square + alpha), abs=1e-3)
+    identical = x[:, :1].expand(1, n, 8)
+    expected = (math.log(n * square + alpha) + (n - 1) * math.log(alpha)) / n
+    assert signals.eigen_score(identical, alpha=alpha).item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_eigen_score_of_vectors_so_long_that_alpha_is_below_their_rounding():
+    x = 1e9 * torch.randn(1, 1, 16).expand(1, 4, 16)
+    assert signals.eigen_score(x).isfinite().all()
+
+
+def test_lexical_dispersion_is_rouge_l_of_words_and_signs():
+    one = signals.lexical_dispersion([["a b c", "A  c"]]).item()
+    assert one == pytest.approx(1 - 2 * 2 / (3 + 2))
+    assert signals.lexical_dispersion([["60-36", "60+36"]]).item() == pytest.approx(1 - 2 * 2 / 6)
+    assert signals.lexical_dispersion([["a b", "c d"]]).item() == 1.0
+    assert signals.lexical_dispersion([["", " "]]).item() == 0.0
+    assert signals.lexical_dispersion([["", "a"]]).item() == 1.0
+
+
+def test_lexical_dispersion_counts_each_pair_of_responses():
+    # Pairs: a-a 0, a-b 1, a-b 1.
+    assert signals.lexical_dispersion([["a", "a", "b"]]).item() == pytest.approx(2 / 3)

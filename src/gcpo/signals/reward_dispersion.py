@@ -35,10 +35,16 @@ def reward_dispersion(
     Raises:
         ValueError: ``reward_range`` is not positive.
     """
+    check_range(reward_range)
+    valid = groups.finite(rewards, mask)
+    r = torch.where(valid, groups.promote(rewards), 0)
+    deviation = groups.std(r, valid, ddof=0).squeeze(-1)
+    return torch.where(groups.live(r, mask), deviation / (reward_range / 2), 0.0)
+
+
+def check_range(reward_range: float) -> None:
+    """Make sure that a reward range can divide."""
     if not reward_range > 0:
         raise ValueError(
             f"reward_range must be positive, found {reward_range}: pass the largest minus smallest reward."
         )
-    r = groups.promote(rewards)
-    deviation = groups.std(r, groups.finite(r, mask), ddof=0).squeeze(-1)
-    return torch.where(groups.live(r, mask), deviation / (reward_range / 2), 0.0)

@@ -11,7 +11,7 @@ Degenerate: one response, or one meaning, gives 0. A response whose log-probabil
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from gcpo import groups
@@ -52,3 +52,25 @@ def semantic_entropy(
         return entropy
     n = valid.sum(-1)
     return torch.where(n > 1, entropy / n.clamp(min=2).log(), 0.0)
+
+
+@signal(upper=torch.ones_like, source="arXiv 2302.09664, 2505.12346")
+def rao_semantic_entropy(
+    labels: Int[Tensor, "B G"],
+    log_probs: Float[Tensor, "B G"],
+    lengths: Real[Tensor, "B G"],
+    mask: Bool[Tensor, "B G"] | None = None,
+) -> Float[Tensor, " B"]:
+    """Entropy of the meanings a group falls into, each response weighed by its probability per token.
+
+    Args:
+        labels: Meaning of each response; only equality inside a group matters.
+        log_probs: Log-probability of each whole response.
+        lengths: Number of its tokens; a response without any is left out.
+        mask: Which responses count.
+
+    Returns:
+        (B,) in [0, 1], in float32 (float64 if ``log_probs`` is).
+    """
+    per_token = groups.promote(log_probs) / lengths.clamp(min=1)
+    return semantic_entropy(labels, torch.where(lengths > 0, per_token, torch.nan), mask)
