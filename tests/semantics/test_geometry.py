@@ -1,12 +1,12 @@
-"""From states and texts to embeddings and points."""
+"""From hidden states to embeddings, points and maps."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpo.semantics import SentenceEncoder, plane, pool, pool_steps, split_steps, step_index
-from gcpo.semantics.policy import LineEnds, backbone_of, last_hidden_states
+from gcpo.semantics import plane, pool, pool_steps, step_index
+from gcpo.semantics.policy import LineEnds, backbone_of, forward
 from tests import tiny
 
 
@@ -49,14 +49,6 @@ def test_steps_rise_from_zero_one_at_a_time_and_stay_below_the_limit(T, limit, s
     assert torch.equal(steps[:, -1] + 1, total.clamp(max=limit))
 
 
-@given(st.lists(st.text("ab \n", max_size=12)), st.integers(1, 5))
-def test_splitting_keeps_every_line_that_says_anything(parts, limit):
-    text = "\n".join(parts)
-    steps = split_steps(text, limit)
-    assert len(steps) <= limit
-    assert "\n".join(steps).splitlines() == [line for line in text.splitlines() if line.strip()]
-
-
 def test_plane_keeps_distances_of_a_flat_group():
     x = torch.randn(2, 6, 2) @ torch.linalg.qr(torch.randn(9, 9))[0][:2]
     u = x / x.norm(dim=-1, keepdim=True)
@@ -74,7 +66,7 @@ def test_policy_states_are_those_of_the_model_and_leave_it_as_it_was():
     model = tiny.model().train()
     ids = torch.randint(3, 90, (2, 7))
     before = torch.get_rng_state()
-    states = last_hidden_states(model, backbone_of(model), ids, torch.ones_like(ids))
+    states = forward(model, backbone_of(model), ids, torch.ones_like(ids))[0]
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
@@ -87,8 +79,8 @@ def test_padding_does_not_move_policy_states():
     ids = torch.randint(3, 90, (1, 6))
     padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), ids], dim=1)
     mask = torch.tensor([[0] * 3 + [1] * 6])
-    alone = last_hidden_states(model, backbone_of(model), ids, torch.ones_like(ids))
-    torch.testing.assert_close(last_hidden_states(model, backbone_of(model), padded, mask)[:, 3:], alone)
+    alone = forward(model, backbone_of(model), ids, torch.ones_like(ids))[0]
+    torch.testing.assert_close(forward(model, backbone_of(model), padded, mask)[0][:, 3:], alone)
 
 
 def test_a_decoder_inside_the_base_model_is_found():
@@ -105,7 +97,7 @@ def test_a_decoder_inside_the_base_model_is_found():
         )
     )
     ids = torch.randint(3, 60, (2, 5))
-    assert last_hidden_states(model, backbone_of(model), ids, torch.ones_like(ids)).shape == (2, 5, 16)
+    assert forward(model, backbone_of(model), ids, torch.ones_like(ids))[0].shape == (2, 5, 16)
 
 
 def test_a_model_that_gives_no_states_says_so():
@@ -114,40 +106,10 @@ def test_a_model_that_gives_no_states_says_so():
             return None
 
     with pytest.raises(RuntimeError, match="gave no hidden states: set gcpo_embedder"):
-        last_hidden_states(Bare(), torch.nn.Linear(1, 1), torch.zeros(1, 1).long(), torch.ones(1, 1).long())
+        forward(Bare(), torch.nn.Linear(1, 1), torch.zeros(1, 1).long(), torch.ones(1, 1).long())
 
 
 def test_line_ends_are_tokens_with_a_line_break():
     tokens = tiny.tokenizer()
     ids = torch.tensor([tokens("1\n2").input_ids])
     assert LineEnds(tokens)(ids).tolist() == [[False, True, False]]
-
-
-class CountingModel:
-    """Stands in for a SentenceTransformer: one-hot of the text's length."""
-
-    encoded = 0
-
-    def encode(self, texts, **_):
-        self.encoded += len(texts)
-        return torch.nn.functional.one_hot(torch.tensor([len(t) for t in texts]), 16).float()
-
-
-def test_a_text_is_encoded_once_and_an_empty_one_does_not_count():
-    model = CountingModel()
-    vectors = SentenceEncoder(model).embed(["ab", "abc", "ab", " "])
-    assert model.encoded == 3
-    assert torch.equal(vectors[0], vectors[2])
-    assert vectors[3].eq(0).all()
-
-
-def test_steps_of_a_text_become_points():
-    points, mask = SentenceEncoder(CountingModel()).embed_steps(["a\nbb", "", "a\nbb\nccc\ndddd"], max_steps=2)
-    assert points.shape == (3, 2, 16)
-    assert mask.tolist() == [[True, True], [False, False], [True, True]]
-
-
-def test_a_missing_library_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match=r'pip install "gcpo\[embed\]"'):
-        SentenceEncoder("some/model")

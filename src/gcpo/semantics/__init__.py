@@ -1,13 +1,27 @@
 """From text or hidden states to what signals take: answers to labels, states and sentences to vectors."""
 
-from gcpo.semantics.answers import answer_labels, extract_answer, fold
-from gcpo.semantics.encoder import SentenceEncoder, split_steps
+from gcpo.semantics.answers import extract_answer, fold
+from gcpo.semantics.clustering import cluster_by_cosine, connected_components
+from gcpo.semantics.embedder import TextEmbedder
+from gcpo.semantics.encoder import SentenceEncoder, text_embedder
+from gcpo.semantics.entailment import BidirectionalEntailment, Meanings
+from gcpo.semantics.equivalence import EQUIVALENCES, answer_labels, equal_math
+from gcpo.semantics.hashed import HashedNgrams
 from gcpo.semantics.pooling import pool, pool_steps, step_index
 from gcpo.semantics.projection import plane
+from gcpo.semantics.steps import split_steps
 
 __all__ = [
+    "EQUIVALENCES",
+    "BidirectionalEntailment",
+    "HashedNgrams",
+    "Meanings",
     "SentenceEncoder",
+    "TextEmbedder",
     "answer_labels",
+    "cluster_by_cosine",
+    "connected_components",
+    "equal_math",
     "extract_answer",
     "fold",
     "plane",
@@ -15,4 +29,5 @@ __all__ = [
     "pool_steps",
     "split_steps",
     "step_index",
+    "text_embedder",
 ]

@@ -1,4 +1,4 @@
-r"""From the text of a response to its final answer, and from answers to meanings.
+r"""From the text of a response to its final answer.
 
 Where an answer stands, first match wins; of several of one kind the last counts:
 
@@ -6,23 +6,25 @@ Where an answer stands, first match wins; of several of one kind the last counts
 2. ``#### 72``              GSM8K: what follows the mark on its line
 3. ``<answer>...</answer>``  R1-style templates
 4. ``#72`` as the last line  the built-in tasks
-5. the last number          free text: sign, decimals, exponent and fraction belong to it
+5. ``answer is $x$``        a formula, also in ``\(x\)``: few-shot prompts for MATH (Minerva)
+6. ``answer: yes``          at the very end and without a digit: questions whose answers are words
+7. the last number          free text: sign, decimals, exponent and fraction belong to it
 """
 
 import re
-from collections.abc import Sequence
-
-import torch
-from jaxtyping import Int
-from torch import Tensor
+from functools import lru_cache
 
 _MARKED = re.compile(r"^[ \t]*####[ \t]*([^#\s].*?)[ \t]*$", re.MULTILINE)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 # The # must touch its answer: "# Title" is a heading.
 _LAST_LINE = re.compile(r"(?:^|\n)[ \t]*#([^#\s][^\n]*?)\s*$")
+_SAID = r"\banswer(?:\s+is\b|\s*:)[\s:*_]*"
+_SAID_LAST = re.compile(rf".*{_SAID}", re.DOTALL | re.IGNORECASE)
+# A formula touches its dollar signs, a price does not: "$5 and not $4".
+_FORMULA = re.compile(_SAID + r"(?:\$(?=\S)([^$\n]*[^$\s])\$(?!\d)|\\\(([^\n]{1,200}?)\\\))", re.IGNORECASE)
 _UNSIGNED = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 # A minus after a word, a number or a bracket is a dash or a difference ("2-3"), not a sign.
-_NUMBER = re.compile(rf"(?:(?<![\w.)\]])-)?(?<![\w.]){_UNSIGNED}(?:/\d+)?")
+_NUMBER = re.compile(rf"(?:(?<![\w.)\]])-\$?)?(?<![\w.]){_UNSIGNED}(?:/\d+)?")
 _EMPHASIS = "*_`$ \t"
 
 
@@ -34,8 +36,12 @@ def extract_answer(response: str) -> str | None:
     for pattern in (_MARKED, _TAGGED, _LAST_LINE):
         if found := pattern.findall(response):
             return str(found[-1]).strip().strip(_EMPHASIS)
+    if formulas := _FORMULA.findall(response):
+        return "".join(formulas[-1]).strip()
+    if words := _last_words(response):
+        return words
     numbers = _NUMBER.findall(response.replace("\u2212", "-"))
-    return str(numbers[-1]).rstrip(",") if numbers else None
+    return str(numbers[-1]).rstrip(",").replace("$", "") if numbers else None
 
 
 def _last_boxed(response: str) -> str | None:
@@ -51,31 +57,16 @@ def _last_boxed(response: str) -> str | None:
     return None
 
 
+def _last_words(response: str) -> str | None:
+    """What follows the last "the answer is", if it ends the response, on one line without a digit; else None."""
+    said = _SAID_LAST.match(response)
+    words = response[said.end() :].strip().strip(_EMPHASIS + ".") if said else ""
+    return None if "\n" in words or re.search(r"\d", words) or not re.search(r"\w", words) else words
+
+
+@lru_cache(maxsize=65_536)
 def fold(answer: str) -> str:
     """An answer without what does not change its meaning: case, spaces around signs, thousands commas, a full stop."""
     text = re.sub(r"\s+", " ", answer).strip().casefold().rstrip(".").replace("\u2212", "-")
     text = re.sub(r"(?<!\w) | (?!\w)", "", text)
     return text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
-
-
-def answer_labels(answers: Sequence[str | None], group_size: int) -> Int[Tensor, "B G"]:
-    """Meanings for ``semantic_entropy``: equal folded answers share a label, a missing answer stands alone.
-
-    Args:
-        answers: B * G answers, groups contiguous.
-        group_size: G.
-
-    Returns:
-        (B, G) int64; labels are unique over the batch.
-
-    Raises:
-        ValueError: The number of answers is not a multiple of ``group_size``.
-    """
-    if len(answers) % group_size:
-        raise ValueError(f"answers must come in groups of {group_size}, found {len(answers)}.")
-    ids: dict[tuple[int, str | int], int] = {}
-    labels = []
-    for i, answer in enumerate(answers):
-        key = (i // group_size, i if answer is None else fold(answer))
-        labels.append(ids.setdefault(key, len(ids)))
-    return torch.tensor(labels).view(-1, group_size)

@@ -10,10 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def last_hidden_states(
-    model: Any, backbone: torch.nn.Module, input_ids: Int[Tensor, "N T"], attention_mask: Int[Tensor, "N T"]
-) -> Float[Tensor, "N T D"]:
-    """States after the last layer of ``backbone``, from a forward pass of the ``model`` around it.
+def forward(
+    model: Any,
+    backbone: torch.nn.Module,
+    input_ids: Int[Tensor, "N L"],
+    attention_mask: Int[Tensor, "N L"],
+    logits_to_keep: int = 1,
+) -> tuple[Float[Tensor, "N L D"], Float[Tensor, "N K V"]]:
+    """States after the last layer of ``backbone`` and the last logits, from a forward pass of the ``model`` around it.
 
     The whole model is called, not the backbone: wrappers that gather sharded weights hook its forward. Dropout is off,
     so the pass draws no random number, and the mode the model was in comes back.
@@ -24,7 +28,8 @@ def last_hidden_states(
     model.eval()
     try:
         with torch.no_grad():
-            model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=1)
+            kept = {"logits_to_keep": logits_to_keep, "use_cache": False}
+            output = model(input_ids=input_ids, attention_mask=attention_mask, **kept)
     finally:
         handle.remove()
         model.train(training)
@@ -33,7 +38,7 @@ def last_hidden_states(
             f"{type(backbone).__name__} was not called by its model, so it gave no hidden states: "
             "set gcpo_embedder to a sentence-transformers model."
         )
-    return seen[-1]
+    return seen[-1], output.logits[:, -logits_to_keep:]
 
 
 def backbone_of(model: Any) -> torch.nn.Module:

@@ -11,16 +11,15 @@ import hashlib
 import json
 import math
 import random
-import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gcpo.semantics.answers import extract_answer, fold
+from gcpo.semantics.answers import extract_answer
+from gcpo.semantics.equivalence import equal_math
 from gcpo.tasks.base import Example, Split
 
 _SHOWN = 5
-_EXPONENT = re.compile(r"^-?(?:\d+(?:\.\d+)?|\.\d+)[eE][-+]?\d{1,3}$")
 
 
 class DataTask:
@@ -71,18 +70,7 @@ class DataTask:
         answer = extract_answer(response)
         if answer is None:
             return 0.0
-        return float(fold(answer) == fold(example.answer) or _equal(answer, example.answer))
-
-
-def _equal(answer: str, gold: str) -> bool:
-    from math_verify import parse, verify
-
-    return bool(verify(*(parse(f"${_EXPONENT.sub(_written_out, text)}$") for text in (gold, answer))))
-
-
-def _written_out(number: re.Match[str]) -> str:
-    """A number without its exponent: math-verify reads the e of 1.5e6 as Euler's."""
-    return format(Decimal(number[0]), "f")
+        return float(equal_math(answer, example.answer))
 
 
 def _read(path: Path, prompt_field: str, answer_field: str) -> list[Example]:
