@@ -8,10 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.trainer.utils import nanstd
 
-from gcpo.advantages import BASES, CALIBRATIONS, MODULATIONS, dr_grpo, grpo, renormalize, rloo
+from gcpo.advantages import (
+    BASES,
+    CALIBRATIONS,
+    MODULATIONS,
+    damping,
+    dr_grpo,
+    grpo,
+    renormalize,
+    rloo,
+    score_baseline,
+)
 
 rewards = st.lists(st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4), min_size=1, max_size=5)
 UNIT = torch.linspace(0, 1, 11)
+
+
+def call(base, r, mask=None):
+    """A base advantage, with norms 1, 2, 3, ... if it takes them."""
+    norms = {"norms": torch.arange(1.0, r.shape[1] + 1).expand_as(r)} if base is score_baseline else {}
+    return base(r, mask=mask, **norms)
 
 
 def trl_advantages(r, scale):
@@ -45,7 +61,7 @@ def test_rloo_is_each_reward_against_the_mean_of_the_others(values):
 @given(constant=st.floats(-1e6, 1e6, width=32), G=st.integers(1, 17))
 def test_equal_rewards_give_exactly_zero(constant, G):
     for base in BASES.values():
-        assert base(torch.full((2, G), constant), None).eq(0).all()
+        assert call(base, torch.full((2, G), constant)).eq(0).all()
 
 
 def test_the_known_trap_is_a_trap():
@@ -59,8 +75,8 @@ def test_the_known_trap_is_a_trap():
 def test_a_masked_response_gets_zero_and_is_in_no_statistic(base):
     r = torch.tensor([[1.0, 0.0, 0.5, 99.0]])
     mask = torch.tensor([[True, True, True, False]])
-    advantages = BASES[base](r, mask)
-    torch.testing.assert_close(advantages[:, :3], BASES[base](r[:, :3], None))
+    advantages = call(BASES[base], r, mask)
+    torch.testing.assert_close(advantages[:, :3], call(BASES[base], r[:, :3]))
     assert advantages[0, 3] == 0
 
 
@@ -97,3 +113,58 @@ def test_renormalized_weights_have_mean_one_over_live_groups(pairs):
         assert scaled[live].mean().item() == pytest.approx(1, abs=1e-5)
     else:
         assert torch.equal(scaled, w * live)
+
+
+@given(rewards, st.lists(st.floats(0.01, 100), min_size=4, max_size=4))
+def test_the_score_baseline_is_the_weighted_mean_of_the_others(values, norms):
+    r, s = torch.tensor(values, dtype=torch.float64), torch.tensor([norms], dtype=torch.float64)
+    w = (s / s.max()).square().expand_as(r) + 1e-6
+    others = [[j for j in range(4) if j != i] for i in range(4)]
+    by_hand = torch.stack([r[:, i] - (w * r)[:, o].sum(1) / w[:, o].sum(1) for i, o in enumerate(others)], 1)
+    live = r.amax(1) > r.amin(1)
+    torch.testing.assert_close(score_baseline(r, s.expand_as(r))[live], by_hand[live], atol=1e-9, rtol=0)
+
+
+@given(rewards, st.sampled_from([0.0, 1e-20, 1.0, 1e20]))
+def test_with_equal_norms_the_score_baseline_is_rloo(values, norm):
+    r = torch.tensor(values, dtype=torch.float64)
+    torch.testing.assert_close(score_baseline(r, torch.full_like(r, norm)), rloo(r), atol=1e-9, rtol=0)
+
+
+def test_a_norm_that_is_not_finite_is_nobodys_baseline():
+    r = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    norms = torch.tensor([[1.0, 2.0, 3.0, float("nan")]])
+    known = score_baseline(r[:, :3], norms[:, :3])
+    found = score_baseline(r, norms)
+    torch.testing.assert_close(found[:, :3], known)
+    assert found[0, 3].item() == pytest.approx(1 - 1 / 14, abs=1e-4)
+
+
+def test_the_score_baseline_is_unbiased_and_of_many_responses_has_less_variance_than_rloo():
+    """Draws of 32 responses from a softmax over four, whose scores are known, many times over."""
+    generator = torch.Generator().manual_seed(0)
+    logits, reward = torch.tensor([2.0, 0.0, -1.0, -2.0], dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    p = logits.softmax(0)
+    scores = torch.eye(4, dtype=torch.float64) - p  # row y: gradient of log p(y) by the logits
+    drawn = torch.multinomial(p.expand(20_000, 4), 32, replacement=True, generator=generator)
+    r, s = reward[drawn].double(), scores[drawn]
+    gradient = {
+        "score": (score_baseline(r, s.norm(dim=-1)).unsqueeze(-1) * s).mean(1),
+        "rloo": (rloo(r).unsqueeze(-1) * s).mean(1),
+    }
+    truth = (p * reward) @ scores
+    for estimate in gradient.values():
+        error = estimate.std(0) / len(estimate) ** 0.5
+        assert ((estimate.mean(0) - truth).abs() < 4 * error).all()
+    assert gradient["score"].var(0).sum() < 0.6 * gradient["rloo"].var(0).sum()
+
+
+def test_damping_halves_the_typical_pull_and_bounds_the_rest():
+    a, s = torch.tensor([[0.5, -0.5, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 400.0, 5.0]])
+    counted = torch.tensor([[True, True, True, True]])
+    v = damping(a, s, counted, c=1.0)
+    # The pulls are 0.5, 1, 400 and 0; nanmedian takes the lower of the two in the middle, 0.5.
+    torch.testing.assert_close(v, torch.tensor([[0.5, 1 / 3, 1 / 801, 1.0]]))
+    assert damping(a, s, counted, c=0.0).eq(1).all()
+    assert damping(a, torch.full_like(s, float("nan")), counted, c=1.0).eq(1).all()
+    assert damping(a, s, ~counted, c=1.0).eq(1).all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gcpo import RECIPES, recipe, signals
+from gcpo.advantages import score_baseline
 from gcpo.signals import SIGNALS
 
 B, G, S, D = 4, 8, 3, 16
@@ -206,7 +207,7 @@ def test_without_renormalization_the_weight_is_the_modulation():
     [
         (lambda: recipe("grop"), "recipe must be one of grpo, .*found 'grop'"),
         (lambda: recipe("grpo", alhpa=1), "a recipe has no part 'alhpa'"),
-        (lambda: recipe("grpo", base="ppo"), "base must be one of grpo, dr-grpo, rloo, found 'ppo'"),
+        (lambda: recipe("grpo", base="ppo"), "base must be one of grpo, dr-grpo, rloo, score-baseline, found 'ppo'"),
         (lambda: recipe("grpo", signal="entropy"), "signal must be one of .*found 'entropy'"),
         (lambda: recipe("grpo", alpha=-1.0), "alpha must be at least 0 and finite, found -1.0"),
         (lambda: recipe("grpo", reward_range=0.0), "reward_range must be positive"),
@@ -265,13 +266,36 @@ def test_signals_see_the_advantages_of_the_recipes_base():
         torch.testing.assert_close(out.signals["weighted_score_dispersion"], expected)
 
 
-def test_a_signal_without_bound_steers_by_its_rank_among_live_groups():
+def test_a_signal_without_bound_steers_relative_to_the_median_of_live_groups():
     rewards = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
-    scores = torch.tensor([1.0, 3.0, 2.0, 3.0])[:, None, None] * torch.tensor([[0.0], [1.0]])
-    method = recipe("dr-grpo", signal="score_dispersion", modulation="linear", alpha=1.0, renormalize=False)
-    weights = method(rewards, scores=scores).weights
-    # Of the live groups one lies lowest and two share the rest: shares below are 1/6, 2/3 and 2/3.
-    torch.testing.assert_close(weights, torch.tensor([1 - 1 / 6, 1 / 3, 0.0, 1 / 3]))
+    scores = torch.tensor([1.0, 2.0, 99.0, 4.0])[:, None, None] * torch.tensor([[0.0], [1.0]])
+    method = recipe("dr-grpo", signal="score_dispersion", modulation="focal", alpha=1.0, renormalize=False)
+    # The dispersions are 1/2, 2 and 8 in the live groups, so the weights are 1 / (1 + v / 2).
+    torch.testing.assert_close(method(rewards, scores=scores).weights, torch.tensor([0.8, 0.5, 0.0, 0.2]))
+
+
+def test_a_signal_without_bound_that_is_zero_everywhere_steers_nothing():
+    method = recipe("dr-grpo", signal="score_dispersion", modulation="focal", alpha=1.0, renormalize=False)
+    weights = method(torch.tensor([[0.0, 1.0]] * 3), scores=torch.zeros(3, 2, 4)).weights
+    assert weights.eq(1).all()
+
+
+def test_the_score_baseline_and_damping_take_the_lengths_of_the_scores():
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    scores = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [1.0, 1.0, 1.0]]).unsqueeze(-1)
+    base = score_baseline(rewards, scores.squeeze(-1))
+    out = recipe("grpo", base="score-baseline")(rewards, scores=scores)
+    torch.testing.assert_close(out.advantages, base)
+    damped = recipe("grpo", base="score-baseline", damping=0.5, renormalize=False)(rewards, scores=scores).advantages
+    pull = (base * scores.squeeze(-1)).abs()
+    typical = pull[:2].flatten().median()
+    torch.testing.assert_close(damped, base / (1 + 0.5 * pull / typical))
+    assert damped[2].eq(0).all()
+    renormalised = recipe("grpo", base="score-baseline", damping=0.5)(rewards, scores=scores).advantages
+    assert (renormalised[:2] / base[:2]).mean().item() == pytest.approx(1.0, abs=1e-5)
+    assert recipe("grpo", damping=0.5).needs == ("scores",)
+    with pytest.raises(ValueError, match="recipe 'grpo' needs scores: pass scores="):
+        recipe("grpo", damping=0.5)(rewards)
 
 
 def test_a_count_steers_from_one_upwards():

@@ -2,11 +2,13 @@
 
     u = signal within its bounds            in [0, 1], (B,)
     w = modulation(calibration(u, RD))      (B,), then renormalised to mean 1 over the live groups
-    A = base(rewards) * w                   (B, G)
+    v = damping(base(rewards), norms)       (B, G), then renormalised in the same way; 1 without damping
+    A = base(rewards) * w * v               (B, G)
 
 This is the only place that marries signals to advantages.
 """
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from gcpo import groups
-from gcpo.advantages import BASES, CALIBRATIONS, MODULATIONS, renormalize
+from gcpo.advantages import BASES, CALIBRATIONS, MODULATIONS, damping, renormalize
 from gcpo.signals import SIGNALS, Signal, primary, reward_dispersion
 
 
@@ -51,6 +53,7 @@ class Recipe:
         calibration: How reward dispersion enters, a name in ``gcpo.advantages.CALIBRATIONS``.
         modulation: From uncertainty to weight, a name in ``gcpo.advantages.MODULATIONS``.
         alpha: Strength of the modulation, at least 0.
+        damping: Strength of the damping of responses with a large gradient, at least 0.
         renormalize: Scale the weights to mean 1 over the live groups of the batch.
         reward_range: Largest minus smallest reward that can be given.
         source: Paper, or what it reconstructs.
@@ -65,6 +68,7 @@ class Recipe:
     calibration: str = "none"
     modulation: str = "exponential"
     alpha: float = 1.0
+    damping: float = 0.0
     renormalize: bool = True
     reward_range: float = 1.0
     source: str = ""
@@ -80,22 +84,29 @@ class Recipe:
             choice = getattr(self, part)
             if choice not in table and not (part == "signal" and choice is None):
                 raise ValueError(f"{part} must be one of {', '.join(table)}, found {choice!r}.")
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"alpha must be at least 0 and finite, found {self.alpha}.")
+        for part in ("alpha", "damping"):
+            if not 0 <= getattr(self, part) < math.inf:
+                raise ValueError(f"{part} must be at least 0 and finite, found {getattr(self, part)}.")
         if not self.reward_range > 0:
             raise ValueError(f"reward_range must be positive, found {self.reward_range}.")
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Inputs beyond the rewards that it cannot do without."""
-        return () if self.signal is None else _needed([self.signal])
+        needs = () if self.signal is None else _needed([self.signal])
+        return tuple(dict.fromkeys((*needs, "scores"))) if self._needs_norms or self.damping else needs
+
+    @property
+    def _needs_norms(self) -> bool:
+        return "norms" in inspect.signature(BASES[self.base]).parameters
 
     def describe(self) -> str:
         """The formula in one line: ``grpo * exponential(alpha=1) of u (1 - RD), u = barycentric_transport``."""
+        damped = f"{self.base} damped by c={self.damping:g}" if self.damping else self.base
         if self.signal is None:
-            return self.base
+            return damped
         calibrated = {"none": "u", "residual": "u (1 - RD)", "product": "u RD"}.get(self.calibration, self.calibration)
-        return f"{self.base} * {self.modulation}(alpha={self.alpha:g}) of {calibrated}, u = {self.signal}"
+        return f"{damped} * {self.modulation}(alpha={self.alpha:g}) of {calibrated}, u = {self.signal}"
 
     def __call__(
         self,
@@ -153,7 +164,8 @@ class Recipe:
         self._check(rewards, given, also)
         counted, live = groups.finite(rewards, mask), groups.live(rewards, mask)
         self._check_range(rewards, counted)
-        advantages = BASES[self.base](rewards, counted)
+        norms = None if scores is None else torch.linalg.vector_norm(groups.promote(scores), dim=-1)
+        advantages = BASES[self.base](rewards, mask=counted, **({"norms": norms} if self._needs_norms else {}))
         inputs = given | {
             "rewards": rewards,
             "advantages": advantages,
@@ -165,7 +177,14 @@ class Recipe:
             if name is not None and name not in signals:
                 signals[name] = SIGNALS[name](inputs)
         weights = self._weights(signals, counted, live)
-        return Outcome((advantages * weights.unsqueeze(-1)).to(rewards.dtype), weights, signals, live, counted)
+        advantages = advantages * weights.unsqueeze(-1)
+        if self.damping and norms is not None:
+            advantages = advantages * self._damped(advantages, norms, counted & live.unsqueeze(-1))
+        return Outcome(advantages.to(rewards.dtype), weights, signals, live, counted)
+
+    def _damped(self, advantages: Tensor, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
+        v = damping(advantages, norms, counted, self.damping)
+        return renormalize(v.flatten(), counted.flatten()).view_as(v) if self.renormalize else v
 
     def _weights(self, signals: dict[str, Tensor], counted: Tensor, live: Tensor) -> Float[Tensor, " B"]:
         rd = signals["reward_dispersion"]
@@ -196,10 +215,10 @@ class Recipe:
         unknown = [name for name in wanted if name not in SIGNALS]
         if unknown:
             raise ValueError(f"a signal must be one of {', '.join(SIGNALS)}, found {unknown[0]!r}.")
-        for name in wanted:
-            missing = [n for n in _needed([name]) if given[n] is None and any(given[m] is None for m in primary([n]))]
+        needs = {f"recipe {self.name!r}": self.needs} | {f"signal {name!r}": _needed([name]) for name in also}
+        for who, names in needs.items():
+            missing = [n for n in names if given[n] is None and any(given[m] is None for m in primary([n]))]
             if missing:
-                who = f"recipe {self.name!r}" if name == self.signal else f"signal {name!r}"
                 raise ValueError(f"{who} needs {' and '.join(missing)}: pass {missing[0]}=... with it.")
         for name, value in given.items():
             if value is not None:
@@ -252,16 +271,17 @@ def normalized(
 ) -> Float[Tensor, " B"]:
     """A signal in [0, 1]: 0 for identical responses, 1 for the largest value it takes on as many.
 
-    A signal without bound has no such scale; of it, the share of the live groups of the batch that have a smaller
-    value, those with an equal one counted half.
+    A signal v without upper bound has no such scale; it enters as v / (v + median), over the live groups of the batch.
+    So a focal modulation of it is (1 + v / median)^-alpha: for large v the weights are inverse powers of it.
     """
-    if signal.upper is None:
-        smaller = value.unsqueeze(-1) > value
-        equal = value.unsqueeze(-1) == value
-        return ((smaller + 0.5 * equal) * live).sum(-1) / live.sum().clamp(min=1)
     n = counted.sum(-1).to(value.dtype)
-    lower, upper = signal.lower(n), signal.upper(n)
-    return ((value - lower) / torch.where(upper > lower, upper - lower, 1)).clamp(0, 1)
+    lower = signal.lower(n)
+    v = (value - lower).clamp(min=0)
+    if signal.upper is None:
+        typical = v.masked_fill(~live, torch.nan).nanmedian().nan_to_num(0)
+        return torch.where(v > 0, 1 / (1 + typical / torch.where(v > 0, v, 1)), 0)
+    upper = signal.upper(n)
+    return (v / torch.where(upper > lower, upper - lower, 1)).clamp(max=1)
 
 
 _RECONSTRUCTION = "arXiv 2605.21801, reconstructed: its formulas are not public"

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gcpo.advantages.calibration import CALIBRATIONS, Calibration
+from gcpo.advantages.damping import damping
 from gcpo.advantages.dr_grpo import dr_grpo
 from gcpo.advantages.grpo import grpo
 from gcpo.advantages.modulation import MODULATIONS, Modulation, renormalize
 from gcpo.advantages.rloo import rloo
+from gcpo.advantages.score_baseline import score_baseline
 
-Base = Callable[[Tensor, Tensor | None], Tensor]
-BASES: dict[str, Base] = {"grpo": grpo, "dr-grpo": dr_grpo, "rloo": rloo}
+Base = Callable[..., Tensor]
+"""Takes ``rewards`` and ``mask``, and ``norms`` if that is one of its parameters."""
+
+BASES: dict[str, Base] = {"grpo": grpo, "dr-grpo": dr_grpo, "rloo": rloo, "score-baseline": score_baseline}
 
 __all__ = [
     "BASES",
@@ -20,8 +24,10 @@ __all__ = [
     "Base",
     "Calibration",
     "Modulation",
+    "damping",
     "dr_grpo",
     "grpo",
     "renormalize",
     "rloo",
+    "score_baseline",
 ]
