@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--prompt-field", metavar="NAME", help="field of --data that holds the prompt (prompt)")
     train.add_argument("--answer-field", metavar="NAME", help="field of --data that holds the answer (answer)")
+    train.add_argument("--signals", metavar="FILE", help="Python file of your own signals; it is run")
     train.add_argument("--seed", type=int, help="seed of prompts, sampling and data order (0)")
     train.add_argument(
         "--output", type=Path, metavar="DIR", help="run directory (runs/...); an unfinished one resumes"
@@ -88,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = command("list", _list, "signals, recipes, tasks and models, each with its reference")
     listing.add_argument("kind", nargs="?", choices=("signals", "recipes", "tasks", "models"), help="all without it")
+
+    listing.add_argument("--signals", type=Path, metavar="FILE", help="Python file of your own signals; it is run")
 
     command("doctor", _doctor, "versions, devices, host hooks, and what is missing")
     return parser
@@ -136,10 +139,16 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, str], str]:
 
 def _list(arguments: argparse.Namespace) -> tuple[dict[str, dict[str, str]], str]:
     from gcpo import policies
+    from gcpo.experiment.settings import UsageError
     from gcpo.recipes import RECIPES
-    from gcpo.signals import SIGNALS
+    from gcpo.signals import SIGNALS, load_file
     from gcpo.tasks import TASKS
 
+    try:
+        if arguments.signals is not None:
+            load_file(arguments.signals)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     tables = {
         "signals": {s.name: f"{s.summary} [{s.source}]" for s in SIGNALS.values()},
         "recipes": {r.name: f"{r.describe()} [{r.source}]" for r in RECIPES.values()},
@@ -147,8 +156,10 @@ def _list(arguments: argparse.Namespace) -> tuple[dict[str, dict[str, str]], str
         "models": {name: str(path) for name, path in policies.POLICIES.items()},
     }
     shown = {kind: rows for kind, rows in tables.items() if arguments.kind in (None, kind)}
+    width = max(len(name) for rows in shown.values() for name in rows)
     blocks = [
-        "\n".join([kind, *(f"  {name:<22} {text}" for name, text in rows.items())]) for kind, rows in shown.items()
+        "\n".join([kind, *(f"  {name:<{width}} {text}" for name, text in rows.items())])
+        for kind, rows in shown.items()
     ]
     return shown, "\n\n".join(blocks)
 

@@ -86,14 +86,14 @@ def unit(
 
 
 def gram(
-    x: Float[Tensor, "B G D"], mask: Mask | None = None
+    x: Float[Tensor, "B G D"], mask: Mask | None = None, rescale: bool = True
 ) -> tuple[Float[Tensor, "B G D"], Float[Tensor, "B G G"], Mask]:
     """The vectors as ``tame`` has them, their inner products, and which of them count; no pass but the product."""
     x = promote(x)
     products = x @ x.mT
     valid = _plain(products.diagonal(dim1=-2, dim2=-1).sqrt(), mask)
     if not valid.all():
-        x, _, valid = tame(x, mask)
+        x, _, valid = tame(x, mask, rescale)
         products = x @ x.mT
     return x, products, valid
 
@@ -115,12 +115,13 @@ def _plain(norm: Float[Tensor, "B *points"], mask: Bool[Tensor, "B *points"] | N
 
 
 def tame(
-    x: Float[Tensor, "B *points D"], mask: Bool[Tensor, "B *points"] | None = None
+    x: Float[Tensor, "B *points D"], mask: Bool[Tensor, "B *points"] | None = None, rescale: bool = True
 ) -> tuple[Float[Tensor, "B *points D"], Float[Tensor, "B *points"], Bool[Tensor, "B *points"]]:
     """Vectors fit for arithmetic, their lengths, and which of them count.
 
     A vector that is masked out, zero or not finite comes back as zeros of length 1. One that is too long or too short
-    to be squared is divided by its largest entry. All others keep their bits, whatever else is in the batch.
+    to be squared is divided by its largest entry, unless its scale counts (``rescale``). All others keep their bits,
+    whatever else is in the batch.
     """
     x = promote(x)
     norm = torch.linalg.vector_norm(x, dim=-1)
@@ -132,7 +133,8 @@ def tame(
         valid = valid & mask
     # What does not count is replaced before any arithmetic: where after it would pass NaN into the gradient.
     x = torch.where(valid.unsqueeze(-1), x, 0)
-    largest = x.detach().abs().amax(-1)
-    x = x / torch.where(valid & ~plain, largest, 1).unsqueeze(-1)
+    if rescale:
+        largest = x.detach().abs().amax(-1)
+        x = x / torch.where(valid & ~plain, largest, 1).unsqueeze(-1)
     norm = torch.linalg.vector_norm(torch.where(valid.unsqueeze(-1), x, 1), dim=-1)
     return x, torch.where(valid, norm, 1), valid

@@ -8,6 +8,8 @@ from trl import GRPOConfig, GRPOTrainer
 from gcpo import RECIPES, GCPOConfig, GCPOTrainer
 from gcpo.integrations.trl import check_hooks
 from gcpo.semantics import SentenceEncoder
+from gcpo.semantics.scores import draw_projection
+from gcpo.signals import SIGNALS
 from tests import tiny
 
 SETTINGS = {
@@ -24,7 +26,7 @@ SETTINGS = {
     "save_strategy": "no",
     "disable_tqdm": True,
 }
-ALL_SIGNALS = ["semantic_entropy", "cosine_dispersion", "barycentric_transport", "reward_dispersion"]
+ALL_SIGNALS = list(SIGNALS)
 
 
 def build(trainer, config, directory, rewards=tiny.spread, **settings):
@@ -190,7 +192,7 @@ def test_a_text_encoder_is_the_source_of_geometry(tmp_path, monkeypatch):
         def encode(self, texts, **_):
             return torch.tensor([[t.count(c) + 0.1 for c in "abcdefgh"] for t in texts])
 
-    monkeypatch.setattr("gcpo.integrations.trl.SentenceEncoder", lambda name: SentenceEncoder(Letters()))
+    monkeypatch.setattr("gcpo.integrations.trl.text_embedder", lambda name: SentenceEncoder(Letters()))
     trainer = ours(tmp_path, gcpo_embedder="letters", gcpo_log_signals=ALL_SIGNALS)
     trainer.train()
     assert trainer.last_groups.inputs["embeddings"].shape == (2, 4, 8)
@@ -206,6 +208,31 @@ def test_groups_of_a_batch_are_kept_for_reports(tmp_path):
     assert groups.inputs["embeddings"].shape == (2, 4, 32)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probabilities_and_scores_are_those_of_the_sampling_policy(tmp_path, temperature):
+    said = []
+
+    def remember(completions, completion_ids, **_):
+        said.extend(completion_ids)
+        return tiny.spread(completions)
+
+    wanted = ["predictive_entropy", "normalized_predictive_entropy", "score_dispersion"]
+    settings = {"max_steps": 1, "learning_rate": 0.0, "temperature": temperature}
+    trainer = trained(ours(tmp_path, remember, recipe="grpo", gcpo_log_signals=wanted, **settings))
+    groups, model = trainer.last_groups, trainer.model.eval()
+    found = {name: groups.inputs[name].flatten(0, 1) for name in ("log_probs", "lengths", "scores")}
+    R = draw_projection(*model.lm_head.weight.shape).tokens
+    for i, (prompt, response) in enumerate(zip(groups.prompts, said, strict=True)):
+        # One response at a time, without padding, its gradient by autograd.
+        asked = tiny.tokenizer()(prompt)["input_ids"]
+        logits = model(torch.tensor([asked + response])).logits[0, len(asked) - 1 : -1]
+        log_p = (logits / temperature).log_softmax(-1).gather(1, torch.tensor(response)[:, None]).sum()
+        (score,) = torch.autograd.grad(log_p, model.lm_head.weight)
+        assert found["lengths"][i] == len(response)
+        torch.testing.assert_close(found["log_probs"][i], log_p.detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found["scores"][i], (R.mT @ score).flatten(), atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -213,6 +240,7 @@ def test_groups_of_a_batch_are_kept_for_reports(tmp_path):
         ({"gcpo_alpha": -1.0}, "alpha must be at least 0 and finite, found -1.0"),
         ({"gcpo_modulation": "cubic"}, "modulation must be one of"),
         ({"gcpo_log_signals": ["entropy"]}, "gcpo_log_signals has no signal 'entropy'"),
+        ({"gcpo_equivalence": "alike"}, "gcpo_equivalence must be one of exact, folded, math, found 'alike'"),
         ({"gcpo_max_points": 0}, "gcpo_max_points must be at least 1"),
         ({"scale_rewards": "batch"}, "scale_rewards must stay 'group', found 'batch'"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "must stay 'sum_then_normalize'"),

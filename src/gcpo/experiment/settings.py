@@ -27,6 +27,7 @@ class TrainSettings:
         data: JSONL file of prompts and answers to train on in place of a task.
         prompt_field: Field of ``data`` that holds the prompt.
         answer_field: Field of ``data`` that holds the answer.
+        signals: Python file of further signals, which is run.
         chat: Pose prompts as a user's turn of the model's chat template; None: for ``data``, if it has one.
         seed: Seed of prompts, sampling and data order.
         eval_seed: Seed of the held-out prompts and of sampling their responses; the same for all seeds of a study.
@@ -41,6 +42,7 @@ class TrainSettings:
     data: str | None = None
     prompt_field: str = "prompt"
     answer_field: str = "answer"
+    signals: str | None = None
     chat: bool | None = None
     seed: int = 0
     eval_seed: int = 0
@@ -52,8 +54,10 @@ class TrainSettings:
         for name in ("eval_prompts", "eval_samples"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}.")
-        if self.data is not None and not Path(self.data).is_file():
-            raise UsageError(f"data must be a file, found nothing at {self.data}: check the path.")
+        for name in ("data", "signals"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).is_file():
+                raise UsageError(f"{name} must be a file, found nothing at {path}: check the path.")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for ``config.yaml``."""

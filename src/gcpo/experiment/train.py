@@ -20,7 +20,7 @@ from gcpo.experiment.progress import Recorder, StopAtSignal, bar
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import OWN, TrainSettings, UsageError, suggest
 from gcpo.integrations.trl import GCPOConfig, GCPOTrainer
-from gcpo.signals import SIGNALS
+from gcpo.signals import SIGNALS, load_file
 from gcpo.tasks import Example, Task, get_task
 from gcpo.tasks.data import DataTask
 
@@ -54,6 +54,8 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     # TRL sets these fields itself; what transformers thinks of it is no news to our user.
     warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
     hf_logging.disable_progress_bar()  # one bar is enough
+    if settings.signals is not None:
+        _load_signals(settings.signals)
     task = build_task(settings)
     config = build_config(settings, task, output)
     held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
@@ -177,6 +179,13 @@ def _reward(task: Task) -> Any:
         return grades
 
     return correct
+
+
+def _load_signals(path: str) -> None:
+    try:
+        load_file(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def build_task(settings: TrainSettings) -> Task:

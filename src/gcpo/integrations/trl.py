@@ -17,9 +17,18 @@ from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from gcpo.recipes import Outcome, Recipe, recipe
-from gcpo.semantics import SentenceEncoder, answer_labels, extract_answer, pool, pool_steps, step_index
-from gcpo.semantics.policy import LineEnds, backbone_of, last_hidden_states
-from gcpo.signals import SIGNALS
+from gcpo.semantics import (
+    EQUIVALENCES,
+    answer_labels,
+    extract_answer,
+    pool,
+    pool_steps,
+    step_index,
+    text_embedder,
+)
+from gcpo.semantics.policy import LineEnds, backbone_of, forward
+from gcpo.semantics.scores import Projection, draw_projection, score_features
+from gcpo.signals import SIGNALS, primary
 
 WRAPPED = {
     "_generate_and_score_completions": ("self", "inputs"),
@@ -59,7 +68,7 @@ class GCPOConfig(GRPOConfig):
         recipe (`str`, *optional*, defaults to `"gcpo-bot"`):
             Name of the recipe; `gcpo list recipes` shows them.
         gcpo_base (`str`, *optional*):
-            Base advantage in place of the recipe's: `"grpo"`, `"dr-grpo"` or `"rloo"`.
+            Base advantage in place of the recipe's: `"grpo"`, `"dr-grpo"`, `"rloo"` or `"score-baseline"`.
         gcpo_signal (`str`, *optional*):
             Uncertainty signal in place of the recipe's; `gcpo list signals` shows them.
         gcpo_calibration (`str`, *optional*):
@@ -68,13 +77,17 @@ class GCPOConfig(GRPOConfig):
             From uncertainty to weight: `"linear"`, `"exponential"`, `"focal"` or `"rational"`.
         gcpo_alpha (`float`, *optional*):
             Strength of the modulation, at least 0.
+        gcpo_damping (`float`, *optional*):
+            Strength of the damping of responses with a large gradient, at least 0.
         gcpo_renormalize (`bool`, *optional*):
             Whether weights are scaled to mean 1 over the live groups of a generation batch.
         gcpo_reward_range (`float`, *optional*):
             Largest minus smallest weighted reward a response can get (1.0 in every recipe).
         gcpo_embedder (`str`, *optional*, defaults to `"policy"`):
-            Source of the geometry: `"policy"` for the policy's own hidden states, else the path or hub id of a
-            sentence-transformers model.
+            Source of the geometry: `"policy"` for the policy's own hidden states, `"hashed"` for hashed n-grams of the
+            text, else the path or hub id of a sentence-transformers model.
+        gcpo_equivalence (`str`, *optional*, defaults to `"folded"`):
+            When two answers mean the same: `"exact"`, `"folded"` (but for case and spaces) or `"math"` (math-verify).
         gcpo_max_points (`int`, *optional*, defaults to `8`):
             Most steps a response is split into for signals on clouds; beyond it, neighbouring steps are merged.
         gcpo_log_signals (`list[str]`, *optional*):
@@ -87,11 +100,13 @@ class GCPOConfig(GRPOConfig):
     gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})
     gcpo_modulation: str | None = field(default=None, metadata={"help": "From uncertainty to weight."})
     gcpo_alpha: float | None = field(default=None, metadata={"help": "Strength of the modulation, at least 0."})
+    gcpo_damping: float | None = field(default=None, metadata={"help": "Damping of large gradients, at least 0."})
     gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
     gcpo_reward_range: float | None = field(default=None, metadata={"help": "Largest minus smallest reward."})
     gcpo_embedder: str = field(
-        default="policy", metadata={"help": "'policy', or a sentence-transformers model by path or id."}
+        default="policy", metadata={"help": "'policy', 'hashed', or a sentence-transformers model by path or id."}
     )
+    gcpo_equivalence: str = field(default="folded", metadata={"help": "When two answers mean the same."})
     gcpo_max_points: int = field(default=8, metadata={"help": "Most steps a response is split into."})
     gcpo_log_signals: list[str] = field(default_factory=list, metadata={"help": "Further signals to log."})
 
@@ -100,6 +115,10 @@ class GCPOConfig(GRPOConfig):
         unknown = [name for name in self.gcpo_log_signals if name not in SIGNALS]
         if unknown:
             raise ValueError(f"gcpo_log_signals has no signal {unknown[0]!r}: known are {', '.join(SIGNALS)}.")
+        if self.gcpo_equivalence not in EQUIVALENCES:
+            raise ValueError(
+                f"gcpo_equivalence must be one of {', '.join(EQUIVALENCES)}, found {self.gcpo_equivalence!r}."
+            )
         if self.gcpo_max_points < 1:
             raise ValueError(f"gcpo_max_points must be at least 1, found {self.gcpo_max_points}.")
         super().__post_init__()
@@ -116,7 +135,7 @@ class GCPOConfig(GRPOConfig):
 
     def build_recipe(self) -> Recipe:
         """The recipe with its parts replaced as configured."""
-        parts = ("base", "signal", "calibration", "modulation", "alpha", "renormalize", "reward_range")
+        parts = ("base", "signal", "calibration", "modulation", "alpha", "damping", "renormalize", "reward_range")
         changes = {part: value for part in parts if (value := getattr(self, f"gcpo_{part}")) is not None}
         return recipe(self.recipe, **changes)
 
@@ -132,8 +151,12 @@ class GroupBatch:
     completions: list[str]
     rewards: Tensor  # (B, G), weighted sum of the reward functions
     outcome: Outcome
-    signals: dict[str, Tensor]  # the recipe's and the logged ones, (B,)
-    inputs: dict[str, Tensor]  # embeddings, points, point_mask, labels: those that were needed
+    inputs: dict[str, Tensor]  # embeddings, points, point_mask, labels, scores, ...: those that were needed
+
+    @property
+    def signals(self) -> dict[str, Tensor]:
+        """The recipe's and the logged ones, (B,)."""
+        return self.outcome.signals
 
 
 @dataclass(frozen=True)
@@ -191,10 +214,10 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         self.recipe = args.build_recipe()
         self.last_groups: GroupBatch | None = None
         self._answer_fn = answer_fn
-        self._encoder = None if args.gcpo_embedder == "policy" else SentenceEncoder(args.gcpo_embedder)
-        self._logged_signals = [name for name in args.gcpo_log_signals if name != self.recipe.signal]
-        needed = [self.recipe.needs, *(SIGNALS[name].needs for name in self._logged_signals)]
-        self._needs = {name for needs in needed for name in needs} - {"rewards"}
+        self._embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
+        self._projection: Projection | None = None
+        needed = [self.recipe.needs, *(SIGNALS[name].needs for name in args.gcpo_log_signals)]
+        self._needs = primary(name for needs in needed for name in needs)
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         self._line_ends = LineEnds(getattr(self, "_tokenizer", self.processing_class))
 
@@ -227,63 +250,84 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         rewards[per_func.isnan().all(dim=1)] = torch.nan
         rewards = rewards.view(-1, G)
         texts = gather_object([_text(c) for c in scored.completions])
-        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._geometry(output).items()}
+        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output).items()}
         if "labels" in self._needs:
-            inputs["labels"] = answer_labels([self._answer_fn(t) for t in texts], G).to(rewards.device)
-        outcome = self.recipe(rewards, **inputs)
-        further = {**inputs, "rewards": rewards, "mask": outcome.counted}
-        signals = outcome.signals | {n: SIGNALS[n](further) for n in self._logged_signals if n not in outcome.signals}
+            answers = [self._answer_fn(t) for t in texts]
+            inputs["labels"] = answer_labels(answers, G, self.args.gcpo_equivalence).to(rewards.device)
+        grouped = [texts[i : i + G] for i in range(0, len(texts), G)] if "texts" in self._needs else None
+        outcome = self.recipe(rewards, **inputs, texts=grouped, also=self.args.gcpo_log_signals)
         prompts = gather_object([_text(p) for p in scored.prompts])
-        return GroupBatch(prompts, texts, rewards, outcome, signals, inputs)
+        return GroupBatch(prompts, texts, rewards, outcome, inputs)
 
-    def _geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        """Embeddings and points of all processes' responses, (N, D) and (N, S, D), as far as they are needed."""
-        if not {"embeddings", "points"} & self._needs:
-            return {}
-        embed = self._policy_geometry if self._encoder is None else self._text_geometry
-        gathered = {name: self.accelerator.gather(value) for name, value in embed(output).items()}
+    def _measured(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        """What signals need to know of all processes' responses, (N, ...) each."""
+        wanted = self._needs & {"embeddings", "points", "scores", "log_probs", "lengths"}
+        by_text = wanted & ({"embeddings", "points"} if self._embedder else set())
+        measured = self._measure_texts(by_text) if by_text else {}
+        if wanted - by_text:
+            measured |= self._measure_policy(output, wanted - by_text)
+        device = output["advantages"].device
+        gathered = {name: self.accelerator.gather(value.to(device)) for name, value in measured.items()}
         if "points" in gathered:  # as many columns as the longest response of all processes has steps
             used = int(gathered["point_mask"].sum(-1).amax().clamp(min=1))
             gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
         return gathered
 
-    def _text_geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        assert self._encoder is not None
-        texts, device = [_text(c) for c in self._scored.completions], output["advantages"].device
-        geometry = {}
-        if "embeddings" in self._needs:
-            geometry["embeddings"] = self._encoder.embed(texts).to(device)
-        if "points" in self._needs:
-            points, point_mask = self._encoder.embed_steps(texts, self.args.gcpo_max_points)
-            geometry |= {"points": points.to(device), "point_mask": point_mask.to(device)}
-        return geometry
+    def _measure_texts(self, wanted: set[str]) -> dict[str, Tensor]:
+        assert self._embedder is not None
+        texts = [_text(c) for c in self._scored.completions]
+        measured = {}
+        if "embeddings" in wanted:
+            measured["embeddings"] = self._embedder.embed(texts)
+        if "points" in wanted:
+            points, point_mask = self._embedder.embed_steps(texts, self.args.gcpo_max_points)
+            measured |= {"points": points, "point_mask": point_mask}
+        return measured
 
-    def _policy_geometry(self, output: dict[str, Any]) -> dict[str, Tensor]:
+    def _measure_policy(self, output: dict[str, Any], wanted: set[str]) -> dict[str, Tensor]:
         if "pixel_values" in output:
             raise ValueError(
-                "gcpo_embedder='policy' cannot embed responses to images: set it to a sentence-transformers model."
+                f"the policy's {' and '.join(sorted(wanted))} cannot be had for responses to images: choose signals "
+                "that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
             )
         ids, prompt_ids = output["completion_ids"], output["prompt_ids"]
         # From the true lengths: mask_truncated_completions zeroes TRL's completion mask for truncated responses.
         lengths = torch.tensor([len(i) for i in self._scored.ids], device=ids.device)
         mask = torch.arange(ids.size(1), device=ids.device) < lengths.unsqueeze(1)
+        spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
+        measured = {"lengths": spoken.sum(1)} if "lengths" in wanted else {}
+        if wanted == measured.keys():
+            return measured
         input_ids = torch.cat([prompt_ids, ids], dim=1)
         attention_mask = torch.cat([output["prompt_mask"], mask.to(output["prompt_mask"])], dim=1)
-        spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
-        backbone = backbone_of(self.accelerator.unwrap_model(self.model))
         steps = step_index(self._line_ends(ids), mask, self.args.gcpo_max_points)
+        backbone = backbone_of(self.accelerator.unwrap_model(self.model))
+        kept = ids.size(1) + 1 if wanted & {"scores", "log_probs"} else 1
         chunks: list[dict[str, Tensor]] = []
         for rows in torch.arange(ids.size(0)).split(self.args.per_device_train_batch_size):
-            states = last_hidden_states(self.model, backbone, input_ids[rows], attention_mask[rows])
-            states = states[:, -ids.size(1) :]  # from the right: prompt tuning puts virtual tokens before the prompt
-            chunk = {}
-            if "embeddings" in self._needs:
-                chunk["embeddings"] = pool(states, spoken[rows])
-            if "points" in self._needs:
-                points, point_mask = pool_steps(states, steps[rows], spoken[rows], self.args.gcpo_max_points)
-                chunk |= {"points": points, "point_mask": point_mask}
-            chunks.append(chunk)
-        return {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
+            states, logits = forward(self.model, backbone, input_ids[rows], attention_mask[rows], kept)
+            chunks.append(self._measure_states(states, logits, ids[rows], spoken[rows], steps[rows], wanted))
+        return measured | {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
+
+    def _measure_states(
+        self, states: Tensor, logits: Tensor, ids: Tensor, spoken: Tensor, steps: Tensor, wanted: set[str]
+    ) -> dict[str, Tensor]:
+        """Of one micro-batch; counted from the right, since prompt tuning puts virtual tokens before the prompt."""
+        T, measured = ids.size(1), {}
+        if "embeddings" in wanted:
+            measured["embeddings"] = pool(states[:, -T:], spoken)
+        if "points" in wanted:
+            points, point_mask = pool_steps(states[:, -T:], steps, spoken, self.args.gcpo_max_points)
+            measured |= {"points": points, "point_mask": point_mask}
+        if wanted & {"scores", "log_probs"}:
+            # A token's logits, and the state they are made of, stand one position before it.
+            logits, states = logits[:, :-1], states[:, -T - 1 : -1]
+            if self._projection is None:
+                self._projection = draw_projection(logits.size(-1), states.size(-1), device=logits.device)
+            scores, log_probs = score_features(logits, states, ids, spoken, self._projection, self.temperature)
+            found = {"scores": scores, "log_probs": log_probs}
+            measured |= {name: value for name, value in found.items() if name in wanted}
+        return measured
 
     def _record(self, mode: str, groups: GroupBatch, seconds: float) -> None:
         """Our metrics beside TRL's, and the advantages that train in its table of completions."""

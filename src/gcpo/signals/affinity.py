@@ -25,13 +25,13 @@ def graph(
 ) -> tuple[Float[Tensor, "B G G"], Bool[Tensor, "B G"]]:
     """The symmetric part of a similarity without negative edges, and which responses are in it.
 
-    Left out, with zeros in their rows and columns: responses outside the mask, those whose similarity to themselves
-    is not a positive number, then those with a similarity that is not finite, or so large that sums might not be.
+    Left out, with zeros in their rows and columns: responses outside the mask, those that are similar to none, not
+    even themselves, or whose similarity to themselves is not finite; then those with any similarity that is not
+    finite, or so large that sums might not be.
     """
     W = groups.promote(similarity)
-    own = W.diagonal(dim1=-2, dim2=-1)
     fair = W.abs() < 1e15  # NaN compares false
-    valid = fair.diagonal(dim1=-2, dim2=-1) & (own > 0)
+    valid = fair.diagonal(dim1=-2, dim2=-1) & (W > 0).any(-1)
     if mask is not None:
         valid = valid & mask
     if not (valid.all() and fair.all()):

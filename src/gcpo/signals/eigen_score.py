@@ -11,6 +11,8 @@ Degenerate: one response gives 0. Identical ones give about log alpha, the least
 Non-finite embeddings are left out, and zero ones too.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,7 +21,11 @@ from gcpo import groups
 from gcpo.signals.registry import signal
 
 
-@signal(upper=None, source="arXiv 2402.03744")
+def _lower(n: Tensor) -> Tensor:
+    return torch.full_like(n, math.log(1e-3))
+
+
+@signal(upper=None, lower=_lower, source="arXiv 2402.03744")
 def eigen_score(
     embeddings: Float[Tensor, "B G D"], mask: Bool[Tensor, "B G"] | None = None, alpha: float = 1e-3
 ) -> Float[Tensor, " B"]:
@@ -33,25 +39,26 @@ def eigen_score(
     Returns:
         (B,) at least log ``alpha``, 0 where n < 2, in float32 (float64 if ``embeddings`` is).
     """
-    x, gram, valid = groups.gram(embeddings, mask)
-    n = valid.sum(-1)
-    C = torch.diag_embed(torch.where(valid, alpha, 1).double()) + _centred(x, gram, alpha)
-    L, failed = torch.linalg.cholesky_ex(C)
-    log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    if failed.any():  # entries so large that alpha is below their rounding
-        far = failed > 0
-        log_det = log_det.masked_scatter(far, torch.linalg.eigvalsh(C[far]).clamp(min=alpha).log().sum(-1))
-    return torch.where(n > 1, log_det / n.clamp(min=1), 0).to(x.dtype)
-
-
-def _centred(x: Float[Tensor, "B G D"], gram: Float[Tensor, "B G G"], alpha: float) -> Float[Tensor, "B G G"]:
-    """X J X^T in float64, computed in it where float32 would round by more than a thousandth of alpha."""
-    mean = x.mean(-1)
-    products = (gram - x.shape[-1] * mean.unsqueeze(-1) * mean.unsqueeze(-2)).double()
+    x, gram, valid = groups.gram(embeddings, mask, rescale=False)
+    n, mean = valid.sum(-1), x.mean(-1)
+    ridge = torch.diag_embed(torch.where(valid, alpha, 1).double())
+    L, failed = torch.linalg.cholesky_ex(ridge + gram - x.shape[-1] * mean.unsqueeze(-1) * mean.unsqueeze(-2))
+    pivots = L.diagonal(dim1=-2, dim2=-1)
     rounding = gram.diagonal(dim1=-2, dim2=-1).amax(-1) * torch.finfo(x.dtype).eps
-    rough = rounding > alpha / 1000
-    if not rough.any():
-        return products
-    z = x[rough].double()
-    z = z - z.mean(-1, keepdim=True)
-    return products.index_put((rough,), z @ z.mT)
+    rough = (failed > 0) | ~(pivots.square().amin(-1) > 1000 * rounding)
+    if rough.any():  # the smallest pivot is not far above what float32 loses
+        pivots = pivots.index_put((rough,), _pivots(x[rough].double(), ridge[rough]))
+    return torch.where(n > 1, 2 * pivots.log().sum(-1) / n.clamp(min=1), 0).to(x.dtype)
+
+
+def _pivots(x: Float[Tensor, "rough G D"], ridge: Float[Tensor, "rough G G"]) -> Float[Tensor, "rough G"]:
+    """Square roots of the determinant's factors, from float64 throughout."""
+    z = x - x.mean(-1, keepdim=True)
+    C = ridge + z @ z.mT
+    L, failed = torch.linalg.cholesky_ex(C)
+    pivots = L.diagonal(dim1=-2, dim2=-1)
+    if failed.any():  # vectors so long that alpha is below even this rounding; no eigenvalue is below it
+        far = failed > 0
+        floor = ridge[far].diagonal(dim1=-2, dim2=-1).amin(-1, keepdim=True)
+        pivots = pivots.index_put((far,), torch.linalg.eigvalsh(C[far]).clamp(min=floor).sqrt())
+    return pivots

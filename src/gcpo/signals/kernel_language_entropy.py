@@ -7,8 +7,8 @@ Source: Nikitin et al., arXiv 2405.20003.
     Matern:  K = (2 nu / kappa^2 I + L)^-nu
     KLE = - tr(rho log rho) / log n,    rho_ij = K_ij / (n sqrt(K_ii K_jj))
 
-The minus sign matters: exp(+t L), in which one peer computes it, calls identical responses uncertain
-(docs/results/signals.md).
+W averages the two directions of an edge, where the paper and lm-polygraph add them: t = 0.6 here is their 0.3. The
+minus sign matters: exp(+t L), which lm-polygraph 0.5.0 computed, calls identical responses uncertain.
 
 Degenerate: one response gives 0. Identical ones give the least value there is, which is not 0, since heat takes time
 to spread: it nears 0 as t n grows. Which responses are left out, ``affinity.graph`` says.
@@ -28,7 +28,7 @@ from gcpo.signals.spectrum import spectral_entropy
 
 def _lower(n: Tensor) -> Tensor:
     """KLE of the complete graph with the default heat kernel: rho has one large and n - 1 equal small eigenvalues."""
-    small = torch.exp(-0.3 * n)
+    small = torch.exp(-0.6 * n)
     p = 1 / (1 + (n - 1) * small)
     q = small * p
     return -(torch.xlogy(p, p) + (n - 1) * torch.xlogy(q, q)) / n.clamp(min=2).log()
@@ -39,7 +39,7 @@ def kernel_language_entropy(
     similarity: Float[Tensor, "B G G"],
     mask: Bool[Tensor, "B G"] | None = None,
     kernel: Literal["heat", "matern"] = "heat",
-    t: float = 0.3,
+    t: float = 0.6,
     kappa: float = 1.0,
     nu: int = 1,
 ) -> Float[Tensor, " B"]:

@@ -37,6 +37,7 @@ def laplacian_eigenvalues(
 
 
 def normalized(W: Float[Tensor, "B G G"], valid: Bool[Tensor, "B G"]) -> Float[Tensor, "B G G"]:
-    """D^-1/2 W D^-1/2; a response in the graph is at least tied to itself, so its degree is positive."""
-    scale = torch.where(valid, W.sum(-1), 1).rsqrt()
+    """D^-1/2 W D^-1/2, where a response without ties stays without."""
+    degree = W.sum(-1)
+    scale = torch.where(valid & (degree > 0), degree, 1).rsqrt()
     return W * scale.unsqueeze(-1) * scale.unsqueeze(-2)

@@ -12,4 +12,4 @@ def spectral_entropy(density: Float[Tensor, "B G G"]) -> Float[Tensor, " B"]:
     """
     p = torch.linalg.eigvalsh(density)
     p = torch.where(p > torch.finfo(p.dtype).eps, p, 1)  # 1 log 1 = 0
-    return -(p * p.log()).sum(-1).clamp(max=0)
+    return -(p * p.log()).sum(-1).clamp(max=0) + 0.0  # not -0.0
