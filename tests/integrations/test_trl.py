@@ -221,7 +221,7 @@ def test_log_probabilities_and_scores_are_those_of_the_sampling_policy(tmp_path,
     trainer = trained(ours(tmp_path, remember, recipe="grpo", gcpo_log_signals=wanted, **settings))
     groups, model = trainer.last_groups, trainer.model.eval()
     found = {name: groups.inputs[name].flatten(0, 1) for name in ("log_probs", "lengths", "scores")}
-    R = draw_projection(*model.lm_head.weight.shape).tokens
+    R, Q = draw_projection(*model.lm_head.weight.shape)
     for i, (prompt, response) in enumerate(zip(groups.prompts, said, strict=True)):
         # One response at a time, without padding, its gradient by autograd.
         asked = tiny.tokenizer()(prompt)["input_ids"]
@@ -230,7 +230,7 @@ def test_log_probabilities_and_scores_are_those_of_the_sampling_policy(tmp_path,
         (score,) = torch.autograd.grad(log_p, model.lm_head.weight)
         assert found["lengths"][i] == len(response)
         torch.testing.assert_close(found["log_probs"][i], log_p.detach(), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(found["scores"][i], (R.mT @ score).flatten(), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found["scores"][i], Q.apply(R.apply(score.mT).mT).flatten(), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

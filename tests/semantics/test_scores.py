@@ -205,6 +205,6 @@ def test_a_transformers_model_with_an_untied_head():
         score_gram(states, model.lm_head.weight, y, mask, 3)[0], exact @ exact.T, rtol=1e-9, atol=0
     )
     V, D = model.lm_head.weight.shape
-    features, total = score_features(logits, states, y, mask, draw_projection(V, D))
+    features, total = score_features(logits, states, y, mask, draw_projection(V, D, k=V, m=D))
     torch.testing.assert_close(features @ features.T, exact @ exact.T, rtol=1e-9, atol=0)
     torch.testing.assert_close(total, log_probs)

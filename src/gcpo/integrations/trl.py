@@ -21,13 +21,9 @@ from gcpo.semantics import (
     EQUIVALENCES,
     answer_labels,
     extract_answer,
-    pool,
-    pool_steps,
-    step_index,
     text_embedder,
 )
-from gcpo.semantics.policy import LineEnds, backbone_of, forward
-from gcpo.semantics.scores import Projection, draw_projection, score_features
+from gcpo.semantics.policy import MEASURED, Measure, backbone_of
 from gcpo.signals import SIGNALS, primary
 
 WRAPPED = {
@@ -215,11 +211,19 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         self.last_groups: GroupBatch | None = None
         self._answer_fn = answer_fn
         self._embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
-        self._projection: Projection | None = None
         needed = [self.recipe.needs, *(SIGNALS[name].needs for name in args.gcpo_log_signals)]
         self._needs = primary(name for needs in needed for name in needs)
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
-        self._line_ends = LineEnds(getattr(self, "_tokenizer", self.processing_class))
+        wanted = MEASURED & self._needs
+        self._by_text = wanted & ({"embeddings", "points"} if self._embedder else set())
+        self._by_policy = wanted - self._by_text
+        self._measure = Measure(
+            getattr(self, "_tokenizer", self.processing_class),
+            self._by_policy,
+            args.gcpo_max_points,
+            self.temperature,
+            args.per_device_train_batch_size,
+        )
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -261,11 +265,9 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
 
     def _measured(self, output: dict[str, Any]) -> dict[str, Tensor]:
         """What signals need to know of all processes' responses, (N, ...) each."""
-        wanted = self._needs & {"embeddings", "points", "scores", "log_probs", "lengths"}
-        by_text = wanted & ({"embeddings", "points"} if self._embedder else set())
-        measured = self._measure_texts(by_text) if by_text else {}
-        if wanted - by_text:
-            measured |= self._measure_policy(output, wanted - by_text)
+        measured = self._measure_texts() if self._by_text else {}
+        if self._by_policy:
+            measured |= self._measure_policy(output)
         device = output["advantages"].device
         gathered = {name: self.accelerator.gather(value.to(device)) for name, value in measured.items()}
         if "points" in gathered:  # as many columns as the longest response of all processes has steps
@@ -273,61 +275,30 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
             gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
         return gathered
 
-    def _measure_texts(self, wanted: set[str]) -> dict[str, Tensor]:
+    def _measure_texts(self) -> dict[str, Tensor]:
         assert self._embedder is not None
         texts = [_text(c) for c in self._scored.completions]
         measured = {}
-        if "embeddings" in wanted:
+        if "embeddings" in self._by_text:
             measured["embeddings"] = self._embedder.embed(texts)
-        if "points" in wanted:
+        if "points" in self._by_text:
             points, point_mask = self._embedder.embed_steps(texts, self.args.gcpo_max_points)
             measured |= {"points": points, "point_mask": point_mask}
         return measured
 
-    def _measure_policy(self, output: dict[str, Any], wanted: set[str]) -> dict[str, Tensor]:
+    def _measure_policy(self, output: dict[str, Any]) -> dict[str, Tensor]:
         if "pixel_values" in output:
             raise ValueError(
-                f"the policy's {' and '.join(sorted(wanted))} cannot be had for responses to images: choose signals "
-                "that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
+                f"the policy's {' and '.join(sorted(self._by_policy))} cannot be had for responses to images: choose "
+                "signals that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
             )
-        ids, prompt_ids = output["completion_ids"], output["prompt_ids"]
+        ids = output["completion_ids"]
         # From the true lengths: mask_truncated_completions zeroes TRL's completion mask for truncated responses.
         lengths = torch.tensor([len(i) for i in self._scored.ids], device=ids.device)
         mask = torch.arange(ids.size(1), device=ids.device) < lengths.unsqueeze(1)
         spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
-        measured = {"lengths": spoken.sum(1)} if "lengths" in wanted else {}
-        if wanted == measured.keys():
-            return measured
-        input_ids = torch.cat([prompt_ids, ids], dim=1)
-        attention_mask = torch.cat([output["prompt_mask"], mask.to(output["prompt_mask"])], dim=1)
-        steps = step_index(self._line_ends(ids), mask, self.args.gcpo_max_points)
         backbone = backbone_of(self.accelerator.unwrap_model(self.model))
-        kept = ids.size(1) + 1 if wanted & {"scores", "log_probs"} else 1
-        chunks: list[dict[str, Tensor]] = []
-        for rows in torch.arange(ids.size(0)).split(self.args.per_device_train_batch_size):
-            states, logits = forward(self.model, backbone, input_ids[rows], attention_mask[rows], kept)
-            chunks.append(self._measure_states(states, logits, ids[rows], spoken[rows], steps[rows], wanted))
-        return measured | {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
-
-    def _measure_states(
-        self, states: Tensor, logits: Tensor, ids: Tensor, spoken: Tensor, steps: Tensor, wanted: set[str]
-    ) -> dict[str, Tensor]:
-        """Of one micro-batch; counted from the right, since prompt tuning puts virtual tokens before the prompt."""
-        T, measured = ids.size(1), {}
-        if "embeddings" in wanted:
-            measured["embeddings"] = pool(states[:, -T:], spoken)
-        if "points" in wanted:
-            points, point_mask = pool_steps(states[:, -T:], steps, spoken, self.args.gcpo_max_points)
-            measured |= {"points": points, "point_mask": point_mask}
-        if wanted & {"scores", "log_probs"}:
-            # A token's logits, and the state they are made of, stand one position before it.
-            logits, states = logits[:, :-1], states[:, -T - 1 : -1]
-            if self._projection is None:
-                self._projection = draw_projection(logits.size(-1), states.size(-1), device=logits.device)
-            scores, log_probs = score_features(logits, states, ids, spoken, self._projection, self.temperature)
-            found = {"scores": scores, "log_probs": log_probs}
-            measured |= {name: value for name, value in found.items() if name in wanted}
-        return measured
+        return self._measure(self.model, backbone, output["prompt_ids"], output["prompt_mask"], ids, mask, spoken)
 
     def _record(self, mode: str, groups: GroupBatch, seconds: float) -> None:
         """Our metrics beside TRL's, and the advantages that train in its table of completions."""

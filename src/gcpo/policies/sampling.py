@@ -1,9 +1,10 @@
 """Responses of a policy, and how a task grades them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from gcpo.tasks import Example, Task
@@ -21,8 +22,18 @@ _PLAIN = {
 }
 
 
+class Sampled(NamedTuple):
+    """Responses as the policy gave them: N prompts of Q tokens, padded on the left, and T tokens of response."""
+
+    prompt_ids: Int[Tensor, "N Q"]
+    prompt_mask: Int[Tensor, "N Q"]
+    ids: Int[Tensor, "N T"]
+    mask: Bool[Tensor, "N T"]  # up to the token that ends the response, and with it
+    texts: list[str]
+
+
 @torch.no_grad()
-def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, chat: bool = False) -> list[str]:
+def sample(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, chat: bool = False) -> Sampled:
     """One response to each prompt, sampled at temperature 1; ``chat`` poses it as a user's turn."""
     if chat:
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
@@ -37,8 +48,17 @@ def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: 
         pad_token_id=tokenizer.pad_token_id,
         **_PLAIN,
     )
-    responses: list[str] = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return responses
+    ids = output[:, batch["input_ids"].shape[1] :]
+    eos = model.generation_config.eos_token_id
+    ends = torch.isin(ids, torch.tensor([] if eos is None else eos, dtype=ids.dtype, device=ids.device))
+    mask = ends.cumsum(-1) - ends.long() == 0
+    texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return Sampled(batch["input_ids"], batch["attention_mask"], ids, mask, texts)
+
+
+def respond(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, chat: bool = False) -> list[str]:
+    """The texts of ``sample``."""
+    return sample(model, tokenizer, prompts, max_new_tokens, chat).texts
 
 
 def sample_grades(model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], samples: int = 1) -> Tensor:

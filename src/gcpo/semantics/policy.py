@@ -1,13 +1,99 @@
-"""The policy's own hidden states as the source of geometry.
+"""What signals need to know of responses, from a forward pass of the policy itself.
 
 Works on any transformers causal language model, wrapped (DDP, PEFT) or not; imports none of them.
+N responses, Q tokens of the prompt (padded on the left), T of the response (padded on the right).
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from gcpo.semantics.pooling import pool, pool_steps, step_index
+from gcpo.semantics.scores import Projection, draw_projection, score_features
+
+MEASURED = frozenset({"embeddings", "points", "scores", "log_probs", "lengths"})
+"""Inputs of signals that ``Measure`` gives; ``point_mask`` comes with ``points``."""
+
+
+class Measure:
+    """Embeddings, points, scores, log-probabilities and lengths of responses: those that are wanted.
+
+    Args:
+        tokenizer: The policy's tokenizer; a step of a response ends with a line.
+        wanted: Names in ``MEASURED``.
+        max_points: Most steps a response is split into.
+        temperature: At which the policy is sampled.
+        batch_size: Responses a forward pass.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        wanted: Collection[str],
+        max_points: int = 8,
+        temperature: float = 1.0,
+        batch_size: int = 32,
+    ) -> None:
+        self._wanted = set(wanted) & MEASURED
+        self._max_points, self._temperature, self._batch_size = max_points, temperature, batch_size
+        self._line_ends = LineEnds(tokenizer)
+        self._projection: Projection | None = None
+
+    def __call__(
+        self,
+        model: Any,
+        backbone: torch.nn.Module,
+        prompt_ids: Int[Tensor, "N Q"],
+        prompt_mask: Int[Tensor, "N Q"],
+        ids: Int[Tensor, "N T"],
+        mask: Bool[Tensor, "N T"],
+        spoken: Bool[Tensor, "N T"] | None = None,
+    ) -> dict[str, Tensor]:
+        """What is wanted, (N, ...) each.
+
+        Args:
+            model: The policy, in its wrappers.
+            backbone: From ``backbone_of`` the unwrapped policy.
+            prompt_ids: Tokens of the prompts.
+            prompt_mask: Which exist.
+            ids: Tokens of the responses.
+            mask: Which exist.
+            spoken: Which the policy said itself, not a tool it called; None for all.
+        """
+        spoken = mask if spoken is None else spoken
+        measured = {"lengths": spoken.sum(1)} if "lengths" in self._wanted else {}
+        if self._wanted == measured.keys():
+            return measured
+        input_ids = torch.cat([prompt_ids, ids], dim=1)
+        attention_mask = torch.cat([prompt_mask, mask.to(prompt_mask)], dim=1)
+        steps = step_index(self._line_ends(ids), mask, self._max_points)
+        kept = ids.size(1) + 1 if self._wanted & {"scores", "log_probs"} else 1
+        chunks: list[dict[str, Tensor]] = []
+        for rows in torch.arange(ids.size(0)).split(self._batch_size):
+            states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept)
+            chunks.append(self._of(states, logits, ids[rows], spoken[rows], steps[rows]))
+        return measured | {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
+
+    def _of(self, states: Tensor, logits: Tensor, ids: Tensor, spoken: Tensor, steps: Tensor) -> dict[str, Tensor]:
+        """Of one forward pass; counted from the right, since prompt tuning puts virtual tokens before the prompt."""
+        T, measured = ids.size(1), {}
+        if "embeddings" in self._wanted:
+            measured["embeddings"] = pool(states[:, -T:], spoken)
+        if "points" in self._wanted:
+            points, point_mask = pool_steps(states[:, -T:], steps, spoken, self._max_points)
+            measured |= {"points": points, "point_mask": point_mask}
+        if self._wanted & {"scores", "log_probs"}:
+            # A token's logits, and the state they are made of, stand one position before it.
+            logits, states = logits[:, :-1], states[:, -T - 1 : -1]
+            if self._projection is None:
+                self._projection = draw_projection(logits.size(-1), states.size(-1), device=logits.device)
+            scores, log_probs = score_features(logits, states, ids, spoken, self._projection, self._temperature)
+            found = {"scores": scores, "log_probs": log_probs}
+            measured |= {name: value for name, value in found.items() if name in self._wanted}
+        return measured
 
 
 def forward(

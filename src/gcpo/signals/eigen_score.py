@@ -56,7 +56,7 @@ def _pivots(x: Float[Tensor, "rough G D"], ridge: Float[Tensor, "rough G G"]) ->
     z = x - x.mean(-1, keepdim=True)
     C = ridge + z @ z.mT
     L, failed = torch.linalg.cholesky_ex(C)
-    pivots = L.diagonal(dim1=-2, dim2=-1)
+    pivots: Tensor = L.diagonal(dim1=-2, dim2=-1)
     if failed.any():  # vectors so long that alpha is below even this rounding; no eigenvalue is below it
         far = failed > 0
         floor = ridge[far].diagonal(dim1=-2, dim2=-1).amin(-1, keepdim=True)

@@ -10,8 +10,9 @@ gradients as embeddings, BADGE (arXiv 1906.03671); their norms, GraNd and EL2N (
 s_i are features whose inner products are those of the scores, or estimate them: ``gcpo.semantics.scores`` has both for
 the output layer. Neither is free of scale, since the size of a gradient counts.
 
-Degenerate: one response, or identical ones, give 0. Responses with non-finite features or advantages are left out; a
-score of zero is a score and stays. What exceeds the largest number of its dtype is that number.
+Degenerate: one response, or identical ones, give 0. Left out is a response whose score, times its advantage in the
+weighted form, is not finite or too large to be squared; a score of zero is a score and stays. A dispersion beyond the
+largest number of its dtype is that number.
 """
 
 import torch
@@ -34,7 +35,7 @@ def score_dispersion(scores: Float[Tensor, "B G F"], mask: Bool[Tensor, "B G"] |
         (B,), at least 0 and without an upper bound, in float32 (float64 if ``scores`` is).
     """
     x = groups.promote(scores)
-    return _trace(x, groups.finite(_largest(x), mask))
+    return _trace(x, groups.finite(_length(x), mask))
 
 
 @signal(upper=None, source="this project; relatives arXiv 1906.03671, 2107.07075")
@@ -51,30 +52,28 @@ def weighted_score_dispersion(
     Returns:
         (B,), at least 0 and without an upper bound, in float32 (float64 if ``scores`` or ``advantages`` are).
     """
-    x, a = groups.promote(scores), groups.promote(advantages).unsqueeze(-1)
-    valid = groups.finite(_largest(x), groups.finite(advantages, mask))
-    keep = valid.unsqueeze(-1)
-    return _trace(_bounded(torch.where(keep, a, 0) * torch.where(keep, x, 0)), valid)
+    x, a = groups.promote(scores), groups.promote(advantages)
+    valid = groups.finite((_length(x) * a.detach()).square(), mask)
+    return _trace(_kept(x, valid) * _kept(a.unsqueeze(-1), valid), valid)
 
 
 def _trace(x: Float[Tensor, "B G F"], valid: Bool[Tensor, "B G"]) -> Float[Tensor, " B"]:
     """Trace of the sample covariance, centred: the difference of two large sums loses near-duplicates."""
-    # What does not count is replaced before any arithmetic: where after it would pass NaN into the gradient.
-    x = torch.where(valid.unsqueeze(-1), x, 0)
+    x = _kept(x, valid)
     n = groups.count(valid, x)
-    centre = (x / n.unsqueeze(-1)).sum(-2, keepdim=True)  # not sum / n, which overflows
-    deviation = _bounded(x - centre) * valid.unsqueeze(-1)
-    # A product, not a square: the gradient of that has 2 x, which may overflow by itself.
-    return _bounded((deviation * deviation).sum((-2, -1)) / (n.squeeze(-1) - 1).clamp(min=1))
+    deviation = _kept(x - x.sum(-2, keepdim=True) / n.unsqueeze(-1), valid)
+    limit = torch.finfo(x.dtype)
+    total = torch.linalg.vector_norm(deviation, dim=(-2, -1)).clamp(max=limit.max**0.5 * (1 - limit.eps))
+    trace: Tensor = total.square() / (n.squeeze(-1) - 1).clamp(min=1)
+    return trace
 
 
-def _largest(x: Float[Tensor, "B G F"]) -> Float[Tensor, "B G"]:
-    """Largest entry of each row; not finite where any entry is not."""
-    largest: Tensor = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1)
-    return largest
+def _length(x: Float[Tensor, "B G F"]) -> Float[Tensor, "B G"]:
+    """Length of each row; not finite where an entry is not, or is too large to be squared."""
+    length: Tensor = torch.linalg.vector_norm(x.detach(), dim=-1)
+    return length
 
 
-def _bounded(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """What overflowed, as the largest number there is; it passes no gradient."""
-    largest = torch.finfo(x.dtype).max
-    return x.clamp(-largest, largest)
+def _kept(x: Float[Tensor, "B G F"], valid: Bool[Tensor, "B G"]) -> Float[Tensor, "B G F"]:
+    """Zeros where a row does not count, put in before any arithmetic: after it NaN would reach the gradient."""
+    return x if valid.all() else torch.where(valid.unsqueeze(-1), x, 0)
