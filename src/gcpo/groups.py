@@ -128,6 +128,9 @@ def tame(
     plain = _plain(norm, mask)
     if plain.all():  # nearly always, and three passes over the data less
         return x, norm, plain
+    if mask is not None and (plain | ~mask).all():  # nothing is odd but what is masked out
+        norm = torch.linalg.vector_norm(torch.where(mask.unsqueeze(-1), x, 1), dim=-1)
+        return torch.where(mask.unsqueeze(-1), x, 0), torch.where(mask, norm, 1), mask
     valid = torch.isfinite(x).all(-1) & (x != 0).any(-1)
     if mask is not None:
         valid = valid & mask

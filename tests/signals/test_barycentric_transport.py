@@ -1,13 +1,19 @@
 """Barycentric transport against POT, closed forms, and cosine dispersion."""
 
+import importlib
+import itertools
+
 import numpy as np
 import ot
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from gcpo import signals
+
+inside = importlib.import_module("gcpo.signals.barycentric_transport")
 
 
 def unit(x):
@@ -92,15 +98,111 @@ def test_near_duplicate_clouds_are_not_lost():
     torch.testing.assert_close(signals.barycentric_transport(x.float()).double(), exact, rtol=0.05, atol=0)
 
 
-def test_entropic_form_ranks_groups_as_the_exact_one_and_never_lies_far_below():
-    from scipy.stats import spearmanr
+@pytest.mark.parametrize("responses", [2, 3])
+def test_no_permutation_of_any_response_does_better(responses):
+    S, x = 3, unit(torch.randn(20, responses, 3, 6, dtype=torch.float64))
+    sent = [
+        torch.stack([x[:, i, list(order)] for i, order in enumerate(orders)], 1).mean(1)
+        for orders in itertools.product(itertools.permutations(range(S)), repeat=responses)
+    ]
+    best = 1 - torch.stack([y.square().sum(-1).mean(-1) for y in sent]).amax(0)
+    value = signals.barycentric_transport(x)
+    assert (value >= best - 1e-12).all()
+    assert (value <= 1.02 * best).all()
 
-    x = torch.cat([walks(1, 8, 5, 32, seed=s) * 1.0 for s in range(24)])
-    scale = torch.linspace(0.2, 2, 24)[:, None, None, None]
-    x = unit(x.mean(1, keepdim=True) + scale * (x - x.mean(1, keepdim=True)))
-    exact, fast = (signals.barycentric_transport(x, exact=e) for e in (True, False))
-    assert spearmanr(exact, fast).statistic > 0.98
-    assert (fast > 0.9 * exact).all()
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31))
+def test_plans_are_those_of_an_exact_solver(n, k, seed):
+    k = max(n, k)
+    gain = torch.randn(1, k, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    plan = inside._plans(gain, torch.tensor([n]), torch.tensor([k]))
+    a, b, cost = np.full(n, 1 / n), np.full(k, 1 / k), -gain[0, :n].numpy()
+    np.testing.assert_allclose(plan[0, :n].sum(-1), a, atol=1e-9)
+    np.testing.assert_allclose(plan[0].sum(-2), b, atol=1e-9)
+    assert plan[0, n:].eq(0).all()
+    assert -(plan * gain).sum().item() == pytest.approx(ot.emd2(a, b, cost - cost.min()) + cost.min(), abs=1e-7)
+
+
+@given(st.integers(2, 8), st.integers(2, 6), st.integers(0, 2**31))
+def test_another_round_never_costs_more(G, S, seed):
+    x = walks(4, G, S, 12, seed)
+    clouds = inside._clouds(x, None, None)
+    cost = [inside._cost(clouds, inside._search(clouds, 1, rounds)[0] / G) for rounds in range(4)]
+    assert all((after <= before + 1e-6).all() for before, after in itertools.pairwise(cost))
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**31))
+def test_the_value_is_what_its_plans_cost(G, S, seed):
+    x = unit(walks(3, G, S, 7, seed).double())
+    sizes = torch.randint(1, S + 1, (3, G), generator=torch.Generator().manual_seed(seed))
+    clouds = inside._clouds(x, torch.arange(S) < sizes.unsqueeze(-1), None)
+    plan, sent = inside._search(clouds, 1, 0)
+    plan, y = plan / G, sent / G * sizes.amax(-1)[:, None, None]
+    cost = (plan * (x.unsqueeze(-2) - y[:, None, None]).square().sum(-1)).sum((1, 2, 3))
+    torch.testing.assert_close(inside._cost(clouds, plan), cost)
+    quick = inside._quick_cost(clouds, plan, sent, torch.full((3, 1, 1), 1 / G, dtype=x.dtype))
+    torch.testing.assert_close(quick, cost, atol=1e-12, rtol=1e-9)
+
+
+def test_where_the_points_that_count_stand_does_not_matter():
+    x, counts = walks(6, 5, 7, 12, seed=3), torch.rand(6, 5, 7) < 0.6
+    packed = torch.zeros_like(x)
+    for b, g in itertools.product(range(6), range(5)):
+        packed[b, g, : counts[b, g].sum()] = x[b, g, counts[b, g]]
+    expected = signals.barycentric_transport(packed)
+    torch.testing.assert_close(signals.barycentric_transport(x, counts), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("offset", "largest"), [(1, 0.1), (10, 2e-3), (100, 2e-5), (400, 2e-6)])
+def test_directions_that_nearly_agree_lose_no_digits(offset, largest):
+    # Hidden states of a language model share most of their direction.
+    g = torch.Generator().manual_seed(0)
+    common = unit(torch.randn(6, 1, 1, 32, dtype=torch.float64, generator=g))
+    x = walks(6, 8, 6, 32, seed=4).double() + offset * common
+    value = signals.barycentric_transport(x)
+    assert value.max() < largest
+    torch.testing.assert_close(signals.barycentric_transport(x.float()).double(), value, rtol=1e-4, atol=0)
+
+
+class TestFastForm:
+    def test_ranks_groups_as_the_default_does_and_is_close_to_it(self):
+        x = torch.cat([walks(1, 8, 5, 32, seed=s) for s in range(24)])
+        scale = torch.linspace(0.2, 2, 24)[:, None, None, None]
+        x = unit(x.mean(1, keepdim=True) + scale * (x - x.mean(1, keepdim=True)))
+        default, fast = (signals.barycentric_transport(x, exact=e) for e in (True, False))
+        assert spearmanr(default, fast).statistic > 0.98
+        assert (fast > 0.999 * default).all()
+        assert (fast < 1.1 * default).all()
+
+    def test_is_the_default_where_only_one_barycentre_is_to_be_found(self):
+        for x in (walks(5, 2, 4, 8, seed=0), walks(5, 9, 1, 8, seed=0)):
+            torch.testing.assert_close(
+                signals.barycentric_transport(x, exact=False), signals.barycentric_transport(x), atol=1e-6, rtol=1e-5
+            )
+
+    @settings(max_examples=20)
+    @given(st.integers(0, 2**31))
+    def test_owes_what_every_signal_owes(self, seed):
+        def value(x, **given):
+            return signals.barycentric_transport(x, exact=False, **given)
+
+        x = walks(4, 6, 3, 8, seed)
+        expected = value(x)
+        order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(value(x[:, order]), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(value(x * 7), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(value(x, mask=torch.arange(6).expand(4, 6) < 4), value(x[:, :4]))
+        assert value(x[:, :1].expand(-1, 5, -1, -1)).abs().max() < 1e-6
+        assert value(x[:, :1]).eq(0).all()
+        for bad in (0.0, float("nan"), float("inf")):
+            spoilt = x.clone()
+            spoilt[0] = bad
+            assert torch.equal(value(spoilt)[1:], expected[1:])
+            assert value(spoilt)[0] == 0
+
+    def test_has_the_gradient_of_its_value(self):
+        x = walks(2, 4, 3, 8, seed=5).double().requires_grad_()
+        assert torch.autograd.gradcheck(lambda p: signals.barycentric_transport(p, exact=False), x)
 
 
 def test_gradient_pulls_a_response_towards_the_others():
@@ -109,3 +211,11 @@ def test_gradient_pulls_a_response_towards_the_others():
     (gradient,) = torch.autograd.grad(value.sum(), x)
     after = signals.barycentric_transport((x - 0.1 * gradient).detach())
     assert after.item() < value.item()
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_gradient_is_that_of_the_value(ragged):
+    x = walks(2, 4, 3, 8, seed=5).double().requires_grad_()
+    sizes = torch.tensor([[3, 2, 1, 3], [2, 2, 1, 1]]) if ragged else torch.full((2, 4), 3)
+    mask = torch.arange(3) < sizes.unsqueeze(-1)
+    assert torch.autograd.gradcheck(lambda p: signals.barycentric_transport(p, mask), x)

@@ -38,6 +38,14 @@ def cosine_dispersion(
     Returns:
         (B,) in [0, n / (n - 1)], in float32 (float64 if ``embeddings`` is).
     """
+    variance, n = direction_variance(embeddings, mask)
+    return variance * n / (n - 1).clamp(min=1)
+
+
+def direction_variance(
+    embeddings: Float[Tensor, "B G D"], mask: Bool[Tensor, "B G"] | None
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """mean_i |u_i - mean u|^2, and how many embeddings it is taken over."""
     x, norm, valid = groups.tame(embeddings, mask)
     weight = valid / norm
     n = groups.count(valid, x)
@@ -47,7 +55,7 @@ def cosine_dispersion(
     near = variance < _NEAR
     if near.any():
         variance = variance.masked_scatter(near, _variance(x[near], weight[near], valid[near], centre[near]))
-    return torch.where(n > 1, variance * n / (n - 1).clamp(min=1), 0)
+    return torch.where(n > 1, variance, 0), n
 
 
 def _variance(x: Tensor, weight: Tensor, valid: Tensor, centre: Tensor) -> Float[Tensor, " near"]:
