@@ -159,12 +159,22 @@ def test_the_score_baseline_is_unbiased_and_of_many_responses_has_less_variance_
     assert gradient["score"].var(0).sum() < 0.6 * gradient["rloo"].var(0).sum()
 
 
-def test_damping_halves_the_typical_pull_and_bounds_the_rest():
-    a, s = torch.tensor([[0.5, -0.5, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 400.0, 5.0]])
-    counted = torch.tensor([[True, True, True, True]])
-    v = damping(a, s, counted, c=1.0)
-    # The pulls are 0.5, 1, 400 and 0; nanmedian takes the lower of the two in the middle, 0.5.
-    torch.testing.assert_close(v, torch.tensor([[0.5, 1 / 3, 1 / 801, 1.0]]))
-    assert damping(a, s, counted, c=0.0).eq(1).all()
-    assert damping(a, torch.full_like(s, float("nan")), counted, c=1.0).eq(1).all()
-    assert damping(a, s, ~counted, c=1.0).eq(1).all()
+def test_damping_divides_by_a_power_of_the_length():
+    s, counted = torch.tensor([[1.0, 2.0, 4.0, 5.0]]), torch.tensor([[True, True, True, False]])
+    torch.testing.assert_close(damping(s, counted, c=1.0)[:, :3], torch.tensor([[1.0, 0.5, 0.25]]))
+    torch.testing.assert_close(damping(s, counted, c=0.5)[:, :3], torch.tensor([[1.0, 0.5**0.5, 0.5]]))
+    assert damping(s, counted, c=0.0).eq(1).all()
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_response_of_unknown_length_is_damped_as_its_group_is(bad):
+    s, counted = torch.tensor([[1.0, 2.0, bad], [bad, bad, bad]]), torch.ones(2, 3, dtype=torch.bool)
+    torch.testing.assert_close(damping(s, counted, c=1.0), torch.tensor([[1.0, 0.5, 0.75], [1.0, 1.0, 1.0]]))
+
+
+def test_with_damping_one_an_update_is_a_sum_of_directions():
+    scores, advantages = torch.randn(3, 5, 7), torch.randn(3, 5)
+    norms = scores.norm(dim=-1)
+    v = damping(norms, torch.ones_like(norms, dtype=torch.bool), c=1.0)
+    update = (advantages * v).flatten() @ scores.flatten(0, 1)
+    torch.testing.assert_close(update, advantages.flatten() @ (scores / norms.unsqueeze(-1)).flatten(0, 1))

@@ -17,6 +17,10 @@ _TRAIN = """Post-train a policy. With no arguments: the starter policy on a buil
 Any field of GCPOConfig can be set as key=value, e.g. max_steps=20 learning_rate=3e-4 gcpo_alpha=2."""
 
 
+_PROBE = """Sample groups, compute every signal and the true variance of the gradient, and say which signal tracks it;
+then compare the updates of recipes with the true gradient. Writes tracking.json and alignment.json."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = _parse(argv)
@@ -68,20 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", _train, "post-train a policy; with no arguments the quickstart", _TRAIN)
     train.add_argument("--recipe", help="gcpo list recipes shows them (gcpo-bot)")
-    train.add_argument("--task", help="built-in task, see gcpo list tasks (countdown)")
-    train.add_argument("--model", help="packaged name, path or hub id of a causal language model (starter)")
-    train.add_argument(
-        "--data", metavar="FILE", help="JSONL file of prompts and answers to train on in place of a task"
-    )
-    train.add_argument("--prompt-field", metavar="NAME", help="field of --data that holds the prompt (prompt)")
-    train.add_argument("--answer-field", metavar="NAME", help="field of --data that holds the answer (answer)")
-    train.add_argument("--signals", metavar="FILE", help="Python file of your own signals; it is run")
-    train.add_argument("--seed", type=int, help="seed of prompts, sampling and data order (0)")
-    train.add_argument(
-        "--output", type=Path, metavar="DIR", help="run directory (runs/...); an unfinished one resumes"
-    )
-    train.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, e.g. a run's config.yaml")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="any setting or field of GCPOConfig")
+    _subject(train)
+
+    probe = command("probe", _probe, "how well each signal tracks gradient variance here, and recipes align", _PROBE)
+    probe.add_argument("--recipe", help="recipe whose signal the two gaps are about (gcpo-cd)")
+    probe.add_argument("--groups", type=int, metavar="N", help="prompts to sample (128)")
+    probe.add_argument("--group-size", type=int, metavar="G", help="responses a group (8)")
+    _subject(probe)
 
     report = command("report", _report, "draw the page of one or several run directories")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory")
@@ -96,20 +93,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from gcpo.experiment.settings import OWN, resolve
-
-    flags = {name: getattr(arguments, name) for name in OWN if hasattr(arguments, name)}
-    settings = resolve(flags, arguments.config, arguments.overrides)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    output = (
-        arguments.output
-        or Path("runs") / f"{settings.task if settings.data is None else 'data'}-{settings.recipe}-{stamp}"
+def _subject(command: argparse.ArgumentParser) -> None:
+    """Flags of a command on a model and a task."""
+    command.add_argument("--task", help="built-in task, see gcpo list tasks (countdown)")
+    command.add_argument("--model", help="packaged name, path or hub id of a causal language model (starter)")
+    command.add_argument("--data", metavar="FILE", help="JSONL file of prompts and answers in place of a task")
+    command.add_argument("--prompt-field", metavar="NAME", help="field of --data that holds the prompt (prompt)")
+    command.add_argument("--answer-field", metavar="NAME", help="field of --data that holds the answer (answer)")
+    command.add_argument("--signals", metavar="FILE", help="Python file of your own signals; it is run")
+    command.add_argument("--seed", type=int, help="seed of prompts, sampling and data order (0)")
+    command.add_argument(
+        "--output", type=Path, metavar="DIR", help="run directory (runs/...); an unfinished one resumes"
     )
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, e.g. a run's config.yaml")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, see docs")
+
+
+def _train(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from gcpo.experiment.settings import TrainSettings
+
+    settings = _settings(TrainSettings, arguments)
     from gcpo.experiment.train import train
 
-    summary = train(settings, output)
+    summary = train(settings, arguments.output or _directory(settings.subject, settings.recipe))
     return summary, _train_table(summary)
+
+
+def _settings(kind: Any, arguments: argparse.Namespace) -> Any:
+    from gcpo.experiment.settings import own, resolve
+
+    flags = {name: getattr(arguments, name) for name in own(kind) if hasattr(arguments, name)}
+    return resolve(kind, flags, arguments.config, arguments.overrides)
+
+
+def _directory(*words: str) -> Path:
+    return Path("runs") / "-".join([*words, datetime.now().strftime("%Y%m%d-%H%M%S")])
 
 
 def _train_table(summary: dict[str, Any]) -> str:
@@ -124,6 +142,53 @@ def _train_table(summary: dict[str, Any]) -> str:
     if summary["status"] == "interrupted":
         lines.append(f"interrupted after {summary['steps']} steps; the same command with this --output goes on")
     return "\n".join([*lines, f"report: {summary['report']}"])
+
+
+def _probe(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from gcpo.experiment.settings import ProbeSettings
+
+    settings = _settings(ProbeSettings, arguments)
+    from gcpo.experiment.probe import probe
+
+    summary = probe(settings, arguments.output or _directory("probe", settings.subject))
+    tracking, aligned = (json.loads(Path(summary[name]).read_text()) for name in ("tracking", "alignment"))
+    text = [_tracking_table(tracking), _gaps(tracking), _alignment_table(aligned), f"written to {summary['tracking']}"]
+    return summary | {"tracking": tracking, "alignment": aligned}, "\n\n".join(text)
+
+
+def _tracking_table(tracking: dict[str, Any]) -> str:
+    rows = {name: row for name, row in tracking.items() if not name.endswith("_gap")}
+    targets = list(next(iter(rows.values())))
+    lines = ["Spearman correlation with", " " * 31 + "".join(f"{target:>27}" for target in targets)]
+    lines += [
+        f"{name:<31}" + "".join(f"{_cell(row[t]['spearman']):>27}" for t in targets) for name, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _gaps(tracking: dict[str, Any]) -> str:
+    lines = []
+    for name in ("anisotropic_gap", "calibration_gap"):
+        for which in ("same", "fresh"):
+            values = {k: _cell(v) for k, v in tracking[name][which].items()}
+            lines.append(f"{name} ({which} responses): " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    return "\n".join(lines)
+
+
+def _alignment_table(aligned: dict[str, Any]) -> str:
+    lines = ["cosine with the true gradient, and gain over grpo (over group sizes: over the plan's)"]
+    for name, row in aligned.items():
+        cells = [f"{condition}: {c['cosine']:.3f} {_cell(c['relative'], 100)} %" for condition, c in row.items()]
+        lines.append(f"{name:<16}" + "   ".join(cells))
+    return "\n".join(lines)
+
+
+def _cell(estimate: dict[str, Any], factor: float = 1) -> str:
+    if estimate["value"] is None or estimate["ci95"] is None:
+        return "-"
+    value, (low, high) = estimate["value"], estimate["ci95"]
+    digits = 1 if factor > 1 else 2
+    return f"{factor * value:+.{digits}f} ({factor * low:+.{digits}f}..{factor * high:+.{digits}f})"
 
 
 def _report(arguments: argparse.Namespace) -> tuple[dict[str, str], str]:

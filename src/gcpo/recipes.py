@@ -2,7 +2,7 @@
 
     u = signal within its bounds            in [0, 1], (B,)
     w = modulation(calibration(u, RD))      (B,), then renormalised to mean 1 over the live groups
-    v = damping(base(rewards), norms)       (B, G), then renormalised in the same way; 1 without damping
+    v = damping(norms of scores)            (B, G), then renormalised to mean 1 over live responses; 1 without damping
     A = base(rewards) * w * v               (B, G)
 
 This is the only place that marries signals to advantages.
@@ -53,7 +53,7 @@ class Recipe:
         calibration: How reward dispersion enters, a name in ``gcpo.advantages.CALIBRATIONS``.
         modulation: From uncertainty to weight, a name in ``gcpo.advantages.MODULATIONS``.
         alpha: Strength of the modulation, at least 0.
-        damping: Strength of the damping of responses with a large gradient, at least 0.
+        damping: Power of the length of a response's score that its advantage is divided by, at least 0.
         renormalize: Scale the weights to mean 1 over the live groups of the batch.
         reward_range: Largest minus smallest reward that can be given.
         source: Paper, or what it reconstructs.
@@ -102,7 +102,7 @@ class Recipe:
 
     def describe(self) -> str:
         """The formula in one line: ``grpo * exponential(alpha=1) of u (1 - RD), u = barycentric_transport``."""
-        damped = f"{self.base} damped by c={self.damping:g}" if self.damping else self.base
+        damped = f"{self.base} / |score|^{self.damping:g}" if self.damping else self.base
         if self.signal is None:
             return damped
         calibrated = {"none": "u", "residual": "u (1 - RD)", "product": "u RD"}.get(self.calibration, self.calibration)
@@ -179,11 +179,11 @@ class Recipe:
         weights = self._weights(signals, counted, live)
         advantages = advantages * weights.unsqueeze(-1)
         if self.damping and norms is not None:
-            advantages = advantages * self._damped(advantages, norms, counted & live.unsqueeze(-1))
+            advantages = advantages * self._damped(norms, counted & live.unsqueeze(-1))
         return Outcome(advantages.to(rewards.dtype), weights, signals, live, counted)
 
-    def _damped(self, advantages: Tensor, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
-        v = damping(advantages, norms, counted, self.damping)
+    def _damped(self, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
+        v = damping(norms, counted, self.damping)
         return renormalize(v.flatten(), counted.flatten()).view_as(v) if self.renormalize else v
 
     def _weights(self, signals: dict[str, Tensor], counted: Tensor, live: Tensor) -> Float[Tensor, " B"]:
@@ -305,6 +305,9 @@ RECIPES: dict[str, Recipe] = {
         # would leave every weight within a few percent of 1.
         Recipe("gcpo-cd", signal="cosine_dispersion", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
         Recipe("gcpo-bot", signal="barycentric_transport", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
+        Recipe("score-baseline", base="score-baseline", source="Greensmith et al. 2004, leave-one-out; this project"),
+        # docs/results/alignment.md: what pointed closest to the true gradient, with clean and with noisy rewards.
+        Recipe("gcpo", base="score-baseline", damping=1.0, source="this project, on evidence"),
     )
 }
 

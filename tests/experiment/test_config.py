@@ -11,7 +11,7 @@ from gcpo.tasks import get_task
 
 
 def config(*words):
-    return build_config(resolve({}, None, words), get_task("chain"), output=Path("out"))
+    return build_config(resolve(TrainSettings, {}, None, words), get_task("chain"), output=Path("out"))
 
 
 SOME = ["semantic_entropy", "cosine_dispersion"]

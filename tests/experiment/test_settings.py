@@ -7,14 +7,16 @@ from gcpo.experiment.settings import TrainSettings, UsageError, resolve, suggest
 
 
 def test_defaults_are_the_quickstart():
-    settings = resolve({})
+    settings = resolve(TrainSettings, {})
     assert (settings.recipe, settings.model, settings.data) == ("gcpo-bot", "starter", None)
 
 
 def test_later_sources_win(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump({"seed": 1, "recipe": "grpo", "max_steps": 5, "trainer": {"beta": 0.1}}))
-    settings = resolve({"recipe": "rloo", "seed": None}, config, ["max_steps=7", "eval_prompts=64", "chat=true"])
+    settings = resolve(
+        TrainSettings, {"recipe": "rloo", "seed": None}, config, ["max_steps=7", "eval_prompts=64", "chat=true"]
+    )
     assert (settings.recipe, settings.seed, settings.eval_prompts, settings.chat) == ("rloo", 1, 64, True)
     assert settings.trainer == {"beta": 0.1, "max_steps": 7}
 
@@ -22,25 +24,25 @@ def test_later_sources_win(tmp_path):
 def test_nothing_is_not_given_and_own_settings_may_stand_under_trainer(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("trainer: {recipe: grpo, seed: 5, max_steps: 3}\nrecipe: gcpo-cd\nmodel: null\n")
-    settings = resolve({}, config)
+    settings = resolve(TrainSettings, {}, config)
     assert (settings.recipe, settings.seed, settings.model) == ("gcpo-cd", 5, "starter")
     assert settings.trainer == {"max_steps": 3}
     config.write_text("trainer:\nseed:\n")
-    assert resolve({}, config) == TrainSettings()
+    assert resolve(TrainSettings, {}, config) == TrainSettings()
 
 
 def test_words_and_files_say_the_same(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("max_steps: 30\nlearning_rate: 3e-4\ngcpo_log_signals: [semantic_entropy]\n")
     words = ["max_steps=30", "learning_rate=3e-4", "gcpo_log_signals=[semantic_entropy]"]
-    assert resolve({}, config) == resolve({}, None, words)
+    assert resolve(TrainSettings, {}, config) == resolve(TrainSettings, {}, None, words)
 
 
 def test_a_runs_own_configuration_can_be_given_again(tmp_path):
-    settings = resolve({"seed": 3}, None, ["learning_rate=3e-4"])
+    settings = resolve(TrainSettings, {"seed": 3}, None, ["learning_rate=3e-4"])
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"command": "train", **settings.as_dict(), "versions": {"torch": "2"}}))
-    assert resolve({}, config) == settings
+    assert resolve(TrainSettings, {}, config) == settings
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_runs_own_configuration_can_be_given_again(tmp_path):
 )
 def test_wrong_words_are_named(given, message):
     with pytest.raises(UsageError, match=message):
-        resolve(given.get("flags", {}), None, given.get("overrides", ()))
+        resolve(TrainSettings, given.get("flags", {}), None, given.get("overrides", ()))
 
 
 @pytest.mark.parametrize(("text", "message"), [("- 1\n- 2\n", "must map settings"), ("{", "cannot be read")])
@@ -68,9 +70,9 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     config = tmp_path / "c.yaml"
     config.write_text(text)
     with pytest.raises(UsageError, match=message):
-        resolve({}, config)
+        resolve(TrainSettings, {}, config)
     with pytest.raises(UsageError, match="cannot be read"):
-        resolve({}, tmp_path / "absent.yaml")
+        resolve(TrainSettings, {}, tmp_path / "absent.yaml")
 
 
 def test_a_close_word_is_suggested():

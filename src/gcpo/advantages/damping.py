@@ -1,15 +1,19 @@
-"""Damping: no response may pull much harder than the typical one.
+"""Damping: advantages over a power of the length of the score, so that no response pulls for its improbability alone.
 
-Source: this project; a smooth form of per-sample gradient clipping (Abadi et al., arXiv 1607.00133) whose threshold is
-the batch's own median, with norms from the output layer alone.
+Source: this project; per-sample gradient normalisation (cf. clipping, arXiv 1607.00133) with lengths from the output
+layer alone.
 
-    v_i = 1 / (1 + c x_i / median x),    x_i = |A_i| |s_i|,  median over the responses of live groups
+    v_i = |s_i|^-c,    s_i = grad log pi(o_i | q)
 
-A response that pulls as the typical one does gets 1 / (1 + c), one that pulls without bound pulls at most like
-median / c. c = 0 leaves all as they are. Unlike a baseline it biases the gradient: responses that the policy finds
-improbable, whose scores are long, count less.
+The update of a group is sum_i A_i v_i s_i. With c = 1 every score counts as a direction; c = 0 leaves all as they
+are. A response that the policy finds improbable has a long score, and a reward that is right or wrong by chance is
+then felt most: with noisy rewards damping gains most (docs/results/alignment.md). Unlike a baseline it biases the
+gradient: improbable responses count less.
 
-Degenerate: x = 0 gives v = 1, and so does a norm that is not finite.
+It knows no batch: what one group gets does not hang on another. The scale of v is that of the scores; recipes bring
+its mean to 1.
+
+Degenerate: a response whose length is 0 or not finite gets the mean of its group, or 1 if there is none.
 """
 
 import torch
@@ -19,18 +23,16 @@ from torch import Tensor
 from gcpo import groups
 
 
-def damping(
-    advantages: Float[Tensor, "B G"], norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float
-) -> Float[Tensor, "B G"]:
-    """Weight of each response in (0, 1].
+def damping(norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float) -> Float[Tensor, "B G"]:
+    """Weight of each response, (B, G).
 
     Args:
-        advantages: Base advantages.
         norms: Length of the gradient of each response's log-probability, or an estimate up to a factor.
-        counted: Responses the typical pull is taken over.
-        c: Strength, at least 0.
+        counted: Responses that count.
+        c: Power, at least 0.
     """
-    pull = groups.promote(advantages).abs() * groups.promote(norms)
-    counted = counted & pull.isfinite()
-    typical = pull.masked_fill(~counted, torch.nan).nanmedian()
-    return torch.where(counted & (pull > 0) & (typical > 0), 1 / (1 + c * pull / typical), 1.0)
+    s = groups.promote(norms)
+    known = counted & s.isfinite() & (s > 0)
+    v = torch.where(known, torch.where(known, s, 1) ** -c, 0)
+    mean = v.sum(-1, keepdim=True) / groups.count(known, v)
+    return torch.where(known, v, torch.where(mean > 0, mean, 1))

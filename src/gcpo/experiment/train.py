@@ -18,7 +18,7 @@ from gcpo import __version__, policies, report
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
 from gcpo.experiment.progress import Recorder, StopAtSignal, bar
 from gcpo.experiment.rundir import RunDirectory
-from gcpo.experiment.settings import OWN, TrainSettings, UsageError, suggest
+from gcpo.experiment.settings import TaskSettings, TrainSettings, UsageError, own, suggest
 from gcpo.integrations.trl import GCPOConfig, GCPOTrainer
 from gcpo.signals import SIGNALS, load_file
 from gcpo.tasks import Example, Task, get_task
@@ -54,12 +54,11 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     # TRL sets these fields itself; what transformers thinks of it is no news to our user.
     warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
     hf_logging.disable_progress_bar()  # one bar is enough
-    if settings.signals is not None:
-        _load_signals(settings.signals)
+    load_signals(settings)
     task = build_task(settings)
     config = build_config(settings, task, output)
-    held_out = _draw(task, "test", settings.eval_prompts, settings.eval_seed)
-    prompts = _draw(task, "train", task.count("train") if isinstance(task, DataTask) else _PROMPTS, settings.seed)
+    held_out = draw(task, "test", settings.eval_prompts, settings.eval_seed)
+    prompts = draw(task, "train", task.count("train") if isinstance(task, DataTask) else _PROMPTS, settings.seed)
     a_step = config.generation_batch_size // config.num_generations
     if len(prompts) < a_step:
         raise UsageError(
@@ -67,10 +66,7 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
             "or lower per_device_train_batch_size or gradient_accumulation_steps."
         )
     model, tokenizer = load_policy(settings.model, config.device)
-    chat = settings.data is not None and tokenizer.chat_template is not None
-    chat = chat if settings.chat is None else settings.chat
-    if chat and tokenizer.chat_template is None:
-        raise UsageError(f"chat=true needs a chat template, but the model {settings.model!r} has none: leave it out.")
+    chat = poses_chat(settings, tokenizer)
     run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
     test = _Examiner(task, held_out, settings, config.max_completion_length, chat)
 
@@ -181,14 +177,16 @@ def _reward(task: Task) -> Any:
     return correct
 
 
-def _load_signals(path: str) -> None:
+def load_signals(settings: TaskSettings) -> None:
+    """Run the user's file of signals, if there is one."""
     try:
-        load_file(path)
+        if settings.signals is not None:
+            load_file(settings.signals)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def build_task(settings: TrainSettings) -> Task:
+def build_task(settings: TaskSettings) -> Task:
     """The built-in task, or the rows of the data file."""
     try:
         if settings.data is None:
@@ -201,7 +199,7 @@ def build_task(settings: TrainSettings) -> Task:
     return task
 
 
-def _draw(task: Task, split: Any, n: int, seed: int) -> list[Example]:
+def draw(task: Task, split: Any, n: int, seed: int) -> list[Example]:
     """``n`` prompts of a built-in task, or as many of them as a data file has."""
     most = task.count(split) if isinstance(task, DataTask) else n
     try:
@@ -238,7 +236,7 @@ def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfi
         if key == "output_dir":
             raise UsageError("output_dir is set by the run directory: choose that with --output.")
         if key not in known:
-            hint = suggest(key, [*known, *OWN]) or ": see gcpo train --help."
+            hint = suggest(key, [*known, *own(TrainSettings)]) or ": see gcpo train --help."
             raise UsageError(f"there is no setting {key!r}{hint}")
     empty = [key for key, value in values.items() if value == []]
     try:
@@ -280,6 +278,15 @@ def load_policy(name: str, device: torch.device) -> tuple[Any, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def poses_chat(settings: TaskSettings, tokenizer: Any) -> bool:
+    """Whether prompts are posed as a user's turn."""
+    has_template = tokenizer.chat_template is not None
+    chat = settings.data is not None and has_template if settings.chat is None else settings.chat
+    if chat and not has_template:
+        raise UsageError(f"chat=true needs a chat template, but the model {settings.model!r} has none: leave it out.")
+    return chat
 
 
 def versions() -> dict[str, str]:

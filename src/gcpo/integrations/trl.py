@@ -74,7 +74,7 @@ class GCPOConfig(GRPOConfig):
         gcpo_alpha (`float`, *optional*):
             Strength of the modulation, at least 0.
         gcpo_damping (`float`, *optional*):
-            Strength of the damping of responses with a large gradient, at least 0.
+            Power of the length of a response's score that its advantage is divided by, at least 0.
         gcpo_renormalize (`bool`, *optional*):
             Whether weights are scaled to mean 1 over the live groups of a generation batch.
         gcpo_reward_range (`float`, *optional*):
@@ -96,7 +96,7 @@ class GCPOConfig(GRPOConfig):
     gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})
     gcpo_modulation: str | None = field(default=None, metadata={"help": "From uncertainty to weight."})
     gcpo_alpha: float | None = field(default=None, metadata={"help": "Strength of the modulation, at least 0."})
-    gcpo_damping: float | None = field(default=None, metadata={"help": "Damping of large gradients, at least 0."})
+    gcpo_damping: float | None = field(default=None, metadata={"help": "Power of the score's length that advantages are divided by."})
     gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
     gcpo_reward_range: float | None = field(default=None, metadata={"help": "Largest minus smallest reward."})
     gcpo_embedder: str = field(

@@ -1,0 +1,191 @@
+"""``gcpo probe``: which signal knows what the gradient does, and which recipe points the right way, on this model.
+
+For each prompt R responses are sampled. Signals see the first G; the gradients of all give the targets:
+
+    score_variance     tr Cov(s)      of the same G responses, and of the R - G fresh ones
+    weighted_variance  tr Cov(A s)    the same, A the base advantages of the recipe
+
+The run directory gets ``tracking.json`` (signals x targets, and the two gaps), ``alignment.json`` (recipes x
+conditions), ``prompts.jsonl`` (a line a prompt: rewards, signals, targets) and ``summary.json``.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcpo.experiment.progress import bar
+from gcpo.experiment.rundir import RunDirectory
+from gcpo.experiment.settings import ProbeSettings, UsageError
+from gcpo.experiment.train import build_task, draw, load_policy, load_signals, poses_chat, versions
+from gcpo.policies.sampling import Sampled, sample
+from gcpo.probe.alignment import Plan, Pool, alignment, by_group_size
+from gcpo.probe.gradients import ResponseGradients
+from gcpo.probe.tracking import Bootstrap, gap, spread_at_equal, tracking_table
+from gcpo.probe.variance import score_variance, weighted_variance
+from gcpo.recipes import RECIPES, Outcome, Recipe, recipe
+from gcpo.semantics import answer_labels, extract_answer
+from gcpo.semantics.policy import MEASURED, Measure, backbone_of
+from gcpo.signals import SIGNALS
+from gcpo.tasks import Example, Task
+
+
+def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
+    """Probe a policy as ``settings`` say and leave a run directory in ``output``.
+
+    Returns:
+        What ``summary.json`` holds: ``status``, ``prompts``, ``accuracy``, ``dead`` (share of groups), ``tracking``,
+        ``alignment``.
+
+    Raises:
+        UsageError: The settings cannot be carried out; nothing has been sampled.
+    """
+    load_signals(settings)
+    steered, recipes = _recipes(settings)
+    task = build_task(settings)
+    examples = draw(task, "train", settings.groups, settings.seed)
+    if len(examples) < settings.groups:
+        raise UsageError(f"groups={settings.groups} prompts were asked for, but the data has {len(examples)}.")
+    model, tokenizer = load_policy(settings.model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    chat = poses_chat(settings, tokenizer)
+    run = RunDirectory(output, {"command": "probe", **settings.as_dict(), "versions": versions()})
+
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        collected = list(_collect(model.eval(), tokenizer, task, examples, settings, chat))
+    pool, grams = _joined(collected)
+    signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
+    tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
+    run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
+    for i, example in enumerate(examples):
+        values = {"signals": signals, "targets": targets}
+        row = {kind: {name: float(v[i]) for name, v in named.items()} for kind, named in values.items()}
+        run.append("prompts.jsonl", {"prompt": example.prompt, "rewards": pool.rewards[i].tolist(), **row})
+    aligned = _alignment(pool, recipes, settings)
+    run.write_text("alignment.json", json.dumps(aligned, indent=2) + "\n")
+    summary = {
+        "status": "finished",
+        "prompts": len(examples),
+        "accuracy": float((pool.rewards == 1).float().mean()),
+        "dead": float((~outcome.live).float().mean()),
+        "tracking": str(output / "tracking.json"),
+        "alignment": str(output / "alignment.json"),
+    }
+    run.write_summary(summary)
+    return summary
+
+
+def _recipes(settings: ProbeSettings) -> tuple[Recipe, dict[str, Recipe]]:
+    try:
+        steered = recipe(settings.recipe)
+        chosen = {name: recipe(name) for name in ["grpo", *(settings.recipes or RECIPES)]}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if steered.signal is None:
+        raise UsageError(f"recipe {settings.recipe!r} has no signal to probe: choose one that has, such as gcpo-cd.")
+    return steered, chosen
+
+
+def _collect(
+    model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], settings: ProbeSettings, chat: bool
+) -> Iterator[tuple[Pool, Tensor]]:
+    """Responses of some prompts after others, with exact Gram matrices and features of their gradients."""
+    gradients = ResponseGradients(model)
+    measure = Measure(tokenizer, MEASURED, batch_size=settings.batch_size)
+    prompts = max(1, settings.batch_size // settings.responses)
+    for start in bar(over=range(0, len(examples), prompts), label="probe"):
+        rows = [e for e in examples[start : start + prompts] for _ in range(settings.responses)]
+        said = sample(model, tokenizer, [e.prompt for e in rows], settings.max_new_tokens or task.max_new_tokens, chat)
+        grades = [task.grade(text, e) for text, e in zip(said.texts, rows, strict=True)]
+        ids, attention, mask = _whole(said)
+        features = gradients.features(ids, attention, mask, settings.features or None, settings.seed)
+        if settings.exact:
+            grams = gradients.grams(ids, attention, mask, settings.responses)
+        else:
+            sketched = features.unflatten(0, (-1, settings.responses)).double()
+            grams = sketched @ sketched.mT
+        inputs = measure(model, backbone_of(model), *said[:4])
+        inputs["labels"] = answer_labels([extract_answer(t) for t in said.texts], settings.responses).flatten()
+        shape = (-1, settings.responses)
+        texts = [said.texts[i : i + settings.responses] for i in range(0, len(rows), settings.responses)]
+        tensors = {name: value.unflatten(0, shape).cpu() for name, value in inputs.items()}
+        rewards = torch.tensor(grades).view(shape)
+        yield Pool(features.unflatten(0, shape).cpu(), rewards, tensors | {"texts": texts}), grams.cpu()
+
+
+def _whole(said: Sampled) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompt and response as one row: tokens, which exist, and which are the response's."""
+    attention = torch.cat([said.prompt_mask, said.mask.to(said.prompt_mask)], dim=1)
+    mask = torch.cat([torch.zeros_like(said.prompt_ids, dtype=torch.bool), said.mask], dim=1)
+    return torch.cat([said.prompt_ids, said.ids], dim=1), attention, mask
+
+
+def _joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
+    pools = [pool for pool, _ in parts]
+    inputs: dict[str, Any] = {
+        name: torch.cat([pool.inputs[name] for pool in pools]) for name in pools[0].inputs if name != "texts"
+    }
+    inputs["texts"] = [group for pool in pools for group in pool.inputs["texts"]]
+    features, rewards = (torch.cat([getattr(pool, name) for pool in pools]) for name in ("features", "rewards"))
+    return Pool(features, rewards, inputs), torch.cat([grams for _, grams in parts])
+
+
+def _measured(
+    pool: Pool, grams: Tensor, steered: Recipe, G: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Outcome]:
+    """Signals of the first G responses, targets of them and of the fresh ones, a number a prompt each."""
+    base = recipe("grpo", base=steered.base)
+    targets = {}
+    for sample_name, part in (("same", slice(0, G)), ("fresh", slice(G, None))):
+        K, inputs = grams[:, part, part], _columns(pool.inputs, part)
+        outcome = base(pool.rewards[:, part], **inputs)
+        targets[f"score_variance/{sample_name}"] = score_variance(K).numpy()
+        targets[f"weighted_variance/{sample_name}"] = weighted_variance(K, outcome.advantages).numpy()
+    outcome = base(pool.rewards[:, :G], **_columns(pool.inputs, slice(0, G)), also=list(SIGNALS))
+    return {name: value.double().numpy() for name, value in outcome.signals.items()}, targets, outcome
+
+
+def _columns(inputs: Any, part: slice) -> dict[str, Any]:
+    return {
+        name: value[:, part] if isinstance(value, Tensor) else [group[part] for group in value]
+        for name, value in inputs.items()
+    }
+
+
+def _tracking(
+    signals: dict[str, np.ndarray], targets: dict[str, np.ndarray], steered: Recipe, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """The table, and the two gaps (docs/probe.md) for the recipe's signal."""
+    assert steered.signal is not None
+    entropy, geometry = signals["semantic_entropy"], signals[steered.signal]
+    calibrated = geometry * signals["reward_dispersion"]
+    gaps: dict[str, Any] = {
+        "anisotropic_gap": {"signal": steered.signal},
+        "calibration_gap": {"signal": steered.signal},
+    }
+    for which in ("same", "fresh"):
+        variance, weighted = targets[f"score_variance/{which}"], targets[f"weighted_variance/{which}"]
+        gaps["anisotropic_gap"][which] = {
+            "difference": gap(geometry, entropy, variance, bootstrap),
+            "spread_at_equal_entropy": spread_at_equal(entropy, variance, bootstrap),
+        }
+        gaps["calibration_gap"][which] = {"difference": gap(calibrated, geometry, weighted, bootstrap)}
+    return {**tracking_table(signals, targets, bootstrap), **gaps}
+
+
+def _alignment(pool: Pool, recipes: dict[str, Recipe], settings: ProbeSettings) -> dict[str, Any]:
+    """By recipe and condition; group sizes at equal samples under their own name, for GRPO."""
+    plan = Plan(settings.batch_prompts, settings.group_size, settings.batches, settings.blocks, seed=settings.seed + 1)
+    table: dict[str, Any] = {name: {} for name in recipes}
+    for flip in settings.flip:
+        condition = f"flip={flip:g}" if flip else "clean"
+        plan = Plan(plan.prompts, plan.group_size, plan.batches, plan.blocks, flip, plan.seed)
+        for name, row in alignment(pool, recipes, plan).items():
+            table[name][condition] = row
+    sizes = [settings.group_size // 2, settings.group_size, 2 * settings.group_size]
+    clean = Plan(plan.prompts, plan.group_size, plan.batches, plan.blocks, 0.0, plan.seed)
+    return table | {"group_sizes": by_group_size(pool, recipe("grpo"), clean, [g for g in sizes if g > 1])}

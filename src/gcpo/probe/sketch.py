@@ -1,0 +1,89 @@
+"""Per-response gradients as vectors: all of them, or so few numbers a layer that inner products are kept on average.
+
+Source: projecting both factors of a layer's gradient is LoGra's (arXiv 2405.13954), that sketched gradients of a pool
+can be kept and compared TRAK's (arXiv 2303.14186), the projection feature hashing (arXiv 0902.2206).
+
+    M_i = sum_t l_it r_it^T  ->  R M_i Q^T = sum_t (R l_it)(Q r_it)^T,    R (k, n), Q (m', m) as ``scores.Fold`` has it
+
+E <R M_i Q^T, R M_j Q^T> = <M_i, M_j>. Every parameter gets at most s^2 numbers, s as large as ``dim`` allows, so short
+vectors are kept whole and a dim of P loses nothing. Same names, shapes, dim and seed: same projection, on any device.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcpo.probe.layers import Outer, Part, Vector
+from gcpo.semantics.scores import Fold
+
+
+class _Place(NamedTuple):
+    """Where a parameter's numbers are kept, as a matrix, and how its sides become so short."""
+
+    at: slice
+    left: Fold
+    right: Fold
+
+
+class Features:
+    """Features (N, F) of responses, to which layers add.
+
+    Args:
+        like: Dtype and device of the features.
+        responses: N.
+        shapes: Of the parameters, in the order in which they are kept.
+        dim: At most so many numbers in all; None keeps the gradients themselves.
+        seed: Of the signs.
+    """
+
+    def __init__(
+        self, like: Tensor, responses: int, shapes: dict[str, torch.Size], dim: int | None, seed: int
+    ) -> None:
+        sides = {name: shape if len(shape) == 2 else torch.Size([shape.numel(), 1]) for name, shape in shapes.items()}
+        short = dict(sides) if dim is None else _shorten(sides, dim)
+        generator = torch.Generator().manual_seed(seed)
+
+        def fold(n: int, size: int) -> Fold:
+            signs = torch.randint(0, 2, (n,), generator=generator) * 2.0 - 1
+            return Fold((torch.ones(n) if dim is None else signs).to(like), size)
+
+        self._places, end = {}, 0
+        for name, (n, m) in sides.items():
+            height, width = short[name]
+            self._places[name] = _Place(slice(end, end + height * width), fold(n, height), fold(m, width))
+            end += height * width
+        self.total = like.new_zeros(responses, end)
+
+    def add(self, name: str, rows: slice, part: Part) -> None:
+        """Add what one layer's calls on the responses ``rows`` give to its parameter ``name``."""
+        at, left, right = self._places[name]
+        total = self.total[rows, at]
+        if isinstance(part, Vector):
+            value = part.value.unflatten(1, (len(left.signs), -1))
+            total += left.apply(right.apply(value).mT).mT.flatten(1)
+        elif isinstance(part, Outer):
+            total += (left.apply(part.left).mT @ right.apply(part.right)).flatten(1)
+        else:
+            values = right.apply(part.right) * left.signs[part.ids].unsqueeze(-1)
+            place = (part.ids % left.size).unsqueeze(-1).expand_as(values)
+            total += values.new_zeros(len(values), left.size, right.size).scatter_add_(1, place, values).flatten(1)
+
+
+def _shorten(sides: dict[str, torch.Size], dim: int) -> dict[str, tuple[int, int]]:
+    """Sides of at most s^2 numbers a parameter, for the largest s that keeps within ``dim``."""
+    if dim < len(sides):
+        raise ValueError(f"dim must be at least the number of parameters, {len(sides)}, found {dim}.")
+    low, high = 1, max(max(side) for side in sides.values())
+    while low < high:
+        s = (low + high + 1) // 2
+        fits = sum(math.prod(_short(side, s)) for side in sides.values()) <= dim
+        low, high = (s, high) if fits else (low, s - 1)
+    return {name: _short(side, low) for name, side in sides.items()}
+
+
+def _short(side: torch.Size, s: int) -> tuple[int, int]:
+    """Both sides s or, where one is shorter than that, the other so much longer."""
+    n, m = side
+    return min(n, s * s // min(m, s)), min(m, s * s // min(n, s))

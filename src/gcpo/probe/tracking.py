@@ -1,0 +1,112 @@
+"""Tracking: how well each signal ranks prompts by the true variance of their gradient, with intervals.
+
+P prompts; a signal and a target are a number a prompt. Rank correlations are Spearman's rho and Kendall's tau-b; their
+intervals, and those of differences between signals, come from one bootstrap over prompts (percentiles), so differences
+are paired.
+
+A resample is a weight w_i, how often prompt i was drawn. With s_ij = sign(x_i - x_j) everything is a matrix product:
+
+    rank_i = sum_j w_j (1 + s_ij) / 2                                 then rho = weighted correlation of ranks
+    tau_b  = w^T (s^x s^y) w / sqrt(w^T |s^x| w  w^T |s^y| w)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Resamples of P prompts as weights; the first is the sample itself."""
+
+    weights: Float[Array, "R P"]
+
+    @classmethod
+    def draw(cls, prompts: int, resamples: int = 1000, seed: int = 0) -> "Bootstrap":
+        """``resamples`` draws of as many prompts with replacement."""
+        counts = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
+        return cls(np.concatenate([np.ones((1, prompts)), counts]))
+
+
+def spearman(x: Float[Array, " P"], y: Float[Array, " P"], bootstrap: Bootstrap) -> Float[Array, " R"]:
+    """Spearman's rho on every resample; NaN where a side is constant."""
+    w = bootstrap.weights
+    a, b = (w @ ((1 + _signs(v)) / 2).T for v in (x, y))
+    return _correlation(a, b, w)
+
+
+def kendall(x: Float[Array, " P"], y: Float[Array, " P"], bootstrap: Bootstrap) -> Float[Array, " R"]:
+    """Kendall's tau-b on every resample; NaN where a side is constant."""
+    w, sx, sy = bootstrap.weights, _signs(x), _signs(y)
+    concordant, by_x, by_y = (np.einsum("rp,rp->r", w @ m, w) for m in (sx * sy, abs(sx), abs(sy)))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(concordant / np.sqrt(by_x * by_y))
+
+
+def _signs(x: Float[Array, " P"]) -> Float[Array, "P P"]:
+    return np.asarray(np.sign(x[:, None] - x[None, :]))
+
+
+def _correlation(a: Float[Array, "R P"], b: Float[Array, "R P"], w: Float[Array, "R P"]) -> Float[Array, " R"]:
+    share = w / w.sum(1, keepdims=True)
+    a, b = (v - (share * v).sum(1, keepdims=True) for v in (a, b))
+    with np.errstate(invalid="ignore"):
+        return np.asarray((share * a * b).sum(1) / np.sqrt((share * a * a).sum(1) * (share * b * b).sum(1)))
+
+
+def estimate(values: Float[Array, " R"]) -> dict[str, Any]:
+    """Value on the sample and 95 % interval over the resamples; None where it is not defined."""
+    if not np.isfinite(values[0]):
+        return {"value": None, "ci95": None}
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return {"value": float(values[0]), "ci95": [float(low), float(high)]}
+
+
+def tracking_table(
+    signals: Mapping[str, Float[Array, " P"]],
+    targets: Mapping[str, Float[Array, " P"]],
+    bootstrap: Bootstrap,
+    reference: str = "semantic_entropy",
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Signals by targets: ``spearman``, ``kendall``, and the paired difference of rho to the reference signal."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for target, y in targets.items():
+        base = spearman(signals[reference], y, bootstrap) if reference in signals else None
+        for name, x in signals.items():
+            rho = spearman(x, y, bootstrap)
+            cell = {"spearman": estimate(rho), "kendall": estimate(kendall(x, y, bootstrap))}
+            if base is not None and name != reference:
+                cell[f"minus_{reference}"] = estimate(rho - base)
+            table.setdefault(name, {})[target] = cell
+    return table
+
+
+def gap(
+    better: Float[Array, " P"], plain: Float[Array, " P"], target: Float[Array, " P"], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """What one signal tracks more than another: the difference of their rho with the target, paired."""
+    return estimate(spearman(better, target, bootstrap) - spearman(plain, target, bootstrap))
+
+
+def spread_at_equal(
+    signal: Float[Array, " P"], target: Float[Array, " P"], bootstrap: Bootstrap, decimals: int = 6
+) -> dict[str, Any]:
+    """By what factor a target typically differs between prompts that a signal calls equal.
+
+    exp of the pooled standard deviation of log target within the strata of equal signal; 1 if the signal decides the
+    target. Strata of one prompt say nothing; targets of 0 are left out.
+    """
+    kept = (target > 0) & np.isfinite(signal)
+    strata = np.unique(np.round(signal[kept], decimals), return_inverse=True)[1]
+    member = np.eye(strata.max() + 1)[strata] if kept.any() else np.zeros((0, 1))
+    w, log = bootstrap.weights[:, kept], np.log(target[kept])
+    size, first, second = w @ member, (w * log) @ member, (w * log**2) @ member
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = np.where(size > 1, second - first**2 / size, 0).clip(min=0)
+        freedom = np.where(size > 1, size - 1, 0).sum(1)
+        return estimate(np.exp(np.sqrt(inside.sum(1) / freedom)))

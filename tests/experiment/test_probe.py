@@ -1,0 +1,105 @@
+"""``gcpo probe`` as a user runs it, and its parts on pools that are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gcpo.experiment.settings import ProbeSettings, UsageError, resolve
+from gcpo.recipes import RECIPES
+from gcpo.signals import SIGNALS
+from tests.experiment.test_train import gcpo, lines
+
+SMALL = [
+    "--task=chain", "groups=8", "group_size=4", "responses=8", "batch_prompts=2", "blocks=4", "batches=8",
+    "features=64", "resamples=50", "batch_size=16",
+]  # fmt: skip
+TARGETS = {f"{kind}_variance/{which}" for kind in ("score", "weighted") for which in ("same", "fresh")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    output = tmp_path_factory.mktemp("probe") / "run"
+    done = gcpo("probe", "--json", *SMALL, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output, json.loads(done.stdout)
+
+
+def test_the_tables_are_keyed_by_signals_targets_and_recipes(run):
+    output, printed = run
+    tracking, alignment = (json.loads((output / f"{name}.json").read_text()) for name in ("tracking", "alignment"))
+    assert set(tracking) == {*SIGNALS, "anisotropic_gap", "calibration_gap"}
+    for name in SIGNALS:
+        assert set(tracking[name]) == TARGETS
+        assert {"spearman", "kendall"} <= set(tracking[name]["score_variance/same"])
+    assert set(alignment) == {*RECIPES, "group_sizes"}
+    assert set(alignment["gcpo-cd"]) == {"clean", "flip=0.25"}
+    assert printed["tracking"] == tracking
+    assert json.loads((output / "summary.json").read_text())["status"] == "finished"
+
+
+def test_the_gaps_are_differences_within_the_table(run):
+    tracking = run[1]["tracking"]
+    gap = tracking["anisotropic_gap"]
+    rho = {name: tracking[name]["score_variance/fresh"]["spearman"]["value"] for name in SIGNALS}
+    expected = rho[gap["signal"]] - rho["semantic_entropy"]
+    assert gap["fresh"]["difference"]["value"] == pytest.approx(expected)
+
+
+def test_every_prompt_has_its_signals_and_targets(run):
+    prompts = lines(run[0] / "prompts.jsonl")
+    assert len(prompts) == 8
+    for prompt in prompts:
+        assert len(prompt["rewards"]) == 8
+        assert set(prompt["signals"]) == set(SIGNALS)
+        assert set(prompt["targets"]) == TARGETS
+        assert (prompt["targets"]["score_variance/same"] > 0) == (prompt["signals"]["lexical_dispersion"] > 0)
+    dead = [p for p in prompts if len(set(p["rewards"][:4])) == 1]
+    assert all(p["targets"]["weighted_variance/same"] == 0 for p in dead)
+
+
+def test_the_same_seed_gives_the_same_tables(run, tmp_path):
+    again = gcpo("probe", "--json", *SMALL, "--output", tmp_path / "again")
+    assert json.loads(again.stdout)["tracking"] == run[1]["tracking"]
+    assert json.loads(again.stdout)["alignment"] == run[1]["alignment"]
+
+
+def test_what_is_printed_for_people(tmp_path):
+    done = gcpo("probe", *SMALL, "--output", tmp_path / "run")
+    for words in ("Spearman correlation with", "anisotropic_gap (fresh", "cosine with the true gradient", "seed-grpo"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["responses=12"], "responses must be at least 16, found 12"),
+        (["groups=100"], "groups must be at least 128, found 100"),
+        (["flip=2"], "flip must be probabilities, found"),
+        (["flip=a"], "flip must be a list of numbers"),
+        (["group=8"], "there is no setting 'group'; did you mean 'groups'"),
+        (["max_steps=8"], "there is no setting 'max_steps'"),
+    ],
+)
+def test_settings_that_cannot_be_carried_out_are_named(words, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(ProbeSettings, {}, None, words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"recipe": "grpo"}, "recipe 'grpo' has no signal to probe"), ({"recipes": ["grop"]}, "recipe must be one of")],
+)
+def test_recipes_that_cannot_be_probed_are_named(tmp_path, settings, message):
+    from gcpo.experiment.probe import probe
+
+    with pytest.raises(UsageError, match=message):
+        probe(ProbeSettings(**settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_lists_are_given_as_words_or_as_yaml():
+    for words in (["flip=0,0.5", "recipes=grpo,rloo"], ["flip=[0, 0.5]", "recipes=[grpo, rloo]"]):
+        settings = resolve(ProbeSettings, {}, None, words)
+        assert settings.recipes == ["grpo", "rloo"]
+        assert np.allclose(settings.flip, [0, 0.5])
