@@ -205,6 +205,8 @@ def test_groups_of_a_batch_are_kept_for_reports(tmp_path):
     assert len(set(groups.prompts[:4])) == 1
     assert groups.rewards.flatten().tolist() == pytest.approx(tiny.spread(groups.completions))
     assert set(groups.signals) == set(ALL_SIGNALS)
+    for name in ("variance", "snr", "rank_correlation", "overhead_s"):
+        assert len(logged(trainer, f"gcpo/grad/{name}")) == 1
     assert groups.inputs["embeddings"].shape == (2, 4, 32)
 
 

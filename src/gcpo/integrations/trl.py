@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from gcpo.probe.live import GradientWatch
 from gcpo.recipes import Outcome, Recipe, recipe
 from gcpo.semantics import (
     EQUIVALENCES,
@@ -96,7 +97,9 @@ class GCPOConfig(GRPOConfig):
     gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})
     gcpo_modulation: str | None = field(default=None, metadata={"help": "From uncertainty to weight."})
     gcpo_alpha: float | None = field(default=None, metadata={"help": "Strength of the modulation, at least 0."})
-    gcpo_damping: float | None = field(default=None, metadata={"help": "Power of the score's length that advantages are divided by."})
+    gcpo_damping: float | None = field(
+        default=None, metadata={"help": "Power of the score's length that advantages are divided by."}
+    )
     gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
     gcpo_reward_range: float | None = field(default=None, metadata={"help": "Largest minus smallest reward."})
     gcpo_embedder: str = field(
@@ -210,6 +213,7 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         self.recipe = args.build_recipe()
         self.last_groups: GroupBatch | None = None
         self._answer_fn = answer_fn
+        self._watch = {mode: GradientWatch() for mode in ("train", "eval")}
         self._embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
         needed = [self.recipe.needs, *(SIGNALS[name].needs for name in args.gcpo_log_signals)]
         self._needs = primary(name for needs in needed for name in needs)
@@ -241,7 +245,8 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         n = output["advantages"].size(0)
         local = slice(self.accelerator.process_index * n, (self.accelerator.process_index + 1) * n)
         output["advantages"] = groups.outcome.advantages.flatten()[local].to(output["advantages"].dtype)
-        self._record(mode, groups, time.perf_counter() - started)
+        metrics = self._watched(mode, groups)
+        self._record(mode, groups, metrics | {"gcpo/overhead_s": time.perf_counter() - started})
         if mode == "train":
             self.last_groups = groups
         return output
@@ -300,7 +305,17 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
         backbone = backbone_of(self.accelerator.unwrap_model(self.model))
         return self._measure(self.model, backbone, output["prompt_ids"], output["prompt_mask"], ids, mask, spoken)
 
-    def _record(self, mode: str, groups: GroupBatch, seconds: float) -> None:
+    def _watched(self, mode: str, groups: GroupBatch) -> dict[str, float]:
+        """The gradient's noise, where scores are at hand."""
+        if "scores" not in groups.inputs:
+            return {}
+        started = time.perf_counter()
+        o, signal = groups.outcome, None if self.recipe.signal is None else groups.signals[self.recipe.signal]
+        seen = self._watch[mode](groups.inputs["scores"], o.advantages, o.live, o.counted, signal)
+        seen["overhead_s"] = time.perf_counter() - started
+        return {f"gcpo/grad/{name}": value for name, value in seen.items()}
+
+    def _record(self, mode: str, groups: GroupBatch, further: dict[str, float]) -> None:
         """Our metrics beside TRL's, and the advantages that train in its table of completions."""
         outcome = groups.outcome
         weights = outcome.weights[outcome.live] if outcome.live.any() else outcome.weights
@@ -312,9 +327,8 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
             "gcpo/weight/max": weights.max(),
             **{f"gcpo/signal/{name}": value.mean() for name, value in groups.signals.items()},
         }
-        for name, value in metrics.items():
-            self._metrics[mode][name].append(value.item())
-        self._metrics[mode]["gcpo/overhead_s"].append(seconds)
+        for name, value in ({name: tensor.item() for name, tensor in metrics.items()} | further).items():
+            self._metrics[mode][name].append(value)
         table = self._logs["advantages"]
         advantages = outcome.advantages.flatten().tolist()[-(table.maxlen or len(table)) :]
         for _ in advantages:

@@ -47,7 +47,7 @@ class ResponseGradients:
         parameters: Which parameters, by their names in ``named_parameters``; None takes those that require a gradient.
 
     Raises:
-        ValueError: None is chosen, or one sits in a module of a kind that has no rule, or in several; or there is no head.
+        ValueError: None is chosen, one sits in a module of a kind that has no rule or in several, or there is no head.
     """
 
     def __init__(self, model: Any, parameters: Callable[[str], bool] | None = None) -> None:

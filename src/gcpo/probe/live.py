@@ -1,0 +1,65 @@
+"""The gradient's noise while a run trains, from the score features it computes anyway.
+
+Over the live groups of a batch, of the output layer's gradient, in units of the features:
+
+    variance            mean over groups of tr Cov(A s): the noise of one response's gradient
+    snr                 sum of |E g|^2 over sum of tr Cov(A s) / n, both without bias (``variance``)
+    rank_correlation    Spearman's of the recipe's signal with tr Cov(A s), over the groups seen lately
+
+The signal is taken on the same responses, so this is the correlation that ``gcpo probe`` calls *same*.
+"""
+
+from collections import deque
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gcpo.probe.variance import mean_square, weighted_variance
+
+
+class GradientWatch:
+    """Keeps the last groups for the running correlation.
+
+    Args:
+        memory: How many groups.
+    """
+
+    def __init__(self, memory: int = 512) -> None:
+        self._seen: deque[tuple[float, float]] = deque(maxlen=memory)
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "B G F"],
+        advantages: Float[Tensor, "B G"],
+        live: Bool[Tensor, " B"],
+        counted: Bool[Tensor, "B G"],
+        signal: Float[Tensor, " B"] | None,
+    ) -> dict[str, float]:
+        """Metrics of a batch; empty if no group is live.
+
+        Args:
+            scores: Score features.
+            advantages: What the scores are weighed by.
+            live: Groups whose rewards differ.
+            counted: Responses that count.
+            signal: The recipe's signal, if it has one.
+        """
+        if not live.any():
+            return {}
+        s = scores[live].double()
+        gram, a, mask = s @ s.mT, advantages[live], counted[live]
+        variance = weighted_variance(gram, a, mask)
+        noise = (variance / mask.sum(-1).clamp(min=1)).sum()
+        metrics = {"variance": variance.mean().item(), "snr": (mean_square(gram, a, mask).sum() / noise).item()}
+        if signal is not None:
+            self._seen.extend(zip(signal[live].tolist(), variance.tolist(), strict=True))
+            metrics |= self._correlation()
+        return metrics
+
+    def _correlation(self) -> dict[str, float]:
+        from scipy.stats import spearmanr
+
+        x, y = zip(*self._seen, strict=True)
+        if len(set(x)) < 2 or len(set(y)) < 2:
+            return {}
+        return {"rank_correlation": float(spearmanr(x, y).statistic)}
