@@ -18,7 +18,7 @@ Any field of GCPOConfig can be set as key=value, e.g. max_steps=20 learning_rate
 
 
 _PROBE = """Sample groups, compute every signal and the true variance of the gradient, and say which signal tracks it;
-then compare the updates of recipes with the true gradient. Writes tracking.json and alignment.json."""
+then compare the updates of recipes with the true gradient. Writes tracking.json, alignment.json and report.html."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,7 +152,8 @@ def _probe(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     summary = probe(settings, arguments.output or _directory("probe", settings.subject))
     tracking, aligned = (json.loads(Path(summary[name]).read_text()) for name in ("tracking", "alignment"))
-    text = [_tracking_table(tracking), _gaps(tracking), _alignment_table(aligned), f"written to {summary['tracking']}"]
+    written = f"written to {summary['tracking']}\nreport: {summary['report']}"
+    text = [_tracking_table(tracking), _gaps(tracking), _alignment_table(aligned), written]
     return summary | {"tracking": tracking, "alignment": aligned}, "\n\n".join(text)
 
 

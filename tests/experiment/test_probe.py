@@ -14,7 +14,9 @@ SMALL = [
     "--task=chain", "groups=8", "group_size=4", "responses=8", "batch_prompts=2", "blocks=4", "batches=8",
     "features=64", "resamples=50", "batch_size=16",
 ]  # fmt: skip
-TARGETS = {f"{kind}_variance/{which}" for kind in ("score", "weighted") for which in ("same", "fresh")}
+TARGETS = {f"{kind}_variance/{which}" for kind in ("score", "weighted") for which in ("same", "fresh")} | {
+    f"weighted_variance/{which}/live" for which in ("same", "fresh")
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,8 @@ def test_every_prompt_has_its_signals_and_targets(run):
         assert (prompt["targets"]["score_variance/same"] > 0) == (prompt["signals"]["lexical_dispersion"] > 0)
     dead = [p for p in prompts if len(set(p["rewards"][:4])) == 1]
     assert all(p["targets"]["weighted_variance/same"] == 0 for p in dead)
+    assert all(p["targets"]["weighted_variance/same/live"] is None for p in dead)
+    assert (run[0] / "report.html").is_file()
 
 
 def test_the_same_seed_gives_the_same_tables(run, tmp_path):

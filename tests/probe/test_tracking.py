@@ -69,3 +69,14 @@ def test_spread_at_equal_signal_is_a_factor():
     log = np.random.default_rng(0).normal(scale=np.log(3), size=400)
     assert spread_at_equal(signal, decided * np.exp(log), bootstrap)["value"] == pytest.approx(3.0, rel=0.1)
     assert spread_at_equal(np.arange(400.0), decided, bootstrap)["value"] is None
+
+
+def test_prompts_whose_target_is_nan_do_not_count():
+    random = np.random.default_rng(0)
+    x, y, entropy = random.normal(size=(3, 40))
+    y[:10] = np.nan
+    table = tracking_table({"x": x, "semantic_entropy": entropy}, {"some": y}, Bootstrap.draw(40, 50))
+    assert table["x"]["some"]["spearman"]["value"] == pytest.approx(stats.spearmanr(x[10:], y[10:]).statistic)
+    assert gap(x, entropy, y, Bootstrap.draw(40, 50))["value"] is not None
+    nothing = tracking_table({"x": x}, {"none": np.full(40, np.nan)}, Bootstrap.draw(40, 50))
+    assert nothing["x"]["none"]["spearman"]["value"] is None

@@ -1,14 +1,8 @@
-import base64
-import hashlib
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,54 +12,22 @@ import pytest
 from fake_run import SIGNALS, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import (
+    CHROMIUM,
+    DUMPABLE,
+    HOSTILE,
+    Page,
+    assert_drawn,
+    assert_fetches_nothing,
+    assert_has_what_its_scripts_ask_for,
+    assert_inert,
+    assert_runs_only_its_scripts,
+    render,
+)
 
 from gcpo.report import build
 
 pytest.importorskip("plotly")
-
-HOSTILE = [
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<!-- <script>",
-    "\u2028\u2029",
-    "\ud800 lone",
-    "\0 NUL",
-    "]]> &lt; &amp; $data ${x} %{y}",
-]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-class Page(HTMLParser):
-    """The elements of a page, and the text of its scripts."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.in_script = False
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        self.in_script = tag == "script"
-
-    def handle_data(self, data: str) -> None:
-        if self.in_script:
-            self.scripts.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_script = False
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.scripts[0])
-
-
-@pytest.fixture
-def light() -> Iterator[None]:
-    """Pages without plotly's five megabytes, so that what is left is our own."""
-    with patch("plotly.offline.get_plotlyjs", return_value="/* plotly */"):
-        yield
 
 
 @pytest.fixture
@@ -176,9 +138,7 @@ def assert_contained(text: str, directory: Path) -> None:
     assert group["completions"] == [text, text]
     assert group["prompt"] == group["answer"] == text
     assert group["signals"] == {text: 1.0}
-    assert page.scripts[0].isascii()
-    assert not set("<>&\0") & set(page.scripts[0])
-    assert [tag for tag, _ in page.elements].count("script") == 4
+    assert_inert(page)
 
 
 @pytest.mark.usefixtures("light")
@@ -196,22 +156,16 @@ def test_any_text(text: str) -> None:
 
 @pytest.mark.usefixtures("light")
 def test_nothing_is_fetched(run: Path) -> None:
-    path = build(run)
-    text = path.read_text(encoding="utf-8")
-    assert not re.findall(r"https?:|//cdn|@import|\bimport\(|\bfetch\(|XMLHttpRequest|url\(", text)
-    for _, attributes in Page(path).elements:
-        assert "src" not in attributes
-        assert (attributes.get("href") or "#").startswith("#")
+    assert_fetches_nothing(build(run))
 
 
 def test_the_browser_may_run_only_our_scripts(run: Path) -> None:
-    page = Page(build(run))
-    [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    directives = dict(part.split(maxsplit=1) for part in (policy or "").split(";"))
-    assert directives["default-src"] == "'none'"
-    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in page.scripts[1:]]
-    assert len(hashes) == 3
-    assert directives["script-src"].split() == hashes
+    assert_runs_only_its_scripts(build(run))
+
+
+@pytest.mark.usefixtures("light")
+def test_the_page_has_what_its_scripts_ask_for(run: Path) -> None:
+    assert_has_what_its_scripts_ask_for(build(run))
 
 
 def test_errors(tmp_path: Path, run: Path) -> None:
@@ -240,41 +194,18 @@ def spearman(xs: list[float], ys: list[float]) -> float:
     return covariance / (sum((x - mx) ** 2 for x in rx) * sum((y - my) ** 2 for y in ry)) ** 0.5
 
 
-def render(page: Path, profile: Path) -> tuple[str, str]:
-    """The page's DOM after its scripts ran, and what the browser logged."""
-    switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    switches += (
-        " --disable-component-update --disable-sync --virtual-time-budget=4000 --enable-logging=stderr --dump-dom"
-    )
-    # So high a window that every plot is in it: plots are drawn when they come near.
-    command = [
-        str(CHROMIUM),
-        *switches.split(),
-        "--window-size=1280,9000",
-        f"--user-data-dir={profile}",
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout, done.stderr
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_renders_in_a_browser(run: Path, tmp_path: Path) -> None:
     groups = [json.loads(line) for line in (run / "groups.jsonl").read_text().splitlines()]
-    hostile = [text for text in HOSTILE if "\ud800" not in text]  # chromium shows it, but crashes when it dumps it
-    groups[0] |= {"prompt": "".join(hostile), "completions": [*hostile, "", ""]}
+    groups[0] |= {"prompt": "".join(DUMPABLE), "completions": [*DUMPABLE, "", ""]}
     (run / "groups.jsonl").write_text("".join(json.dumps(group) + "\n" for group in groups))
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "metrics.jsonl").write_text("")
     dom, log = render(build([run, empty], tmp_path), tmp_path / "profile")
 
-    assert re.search(r'<html[^>]* data-ready="\d+"', dom)
-    assert re.search(r'<pre id="error"[^>]* hidden=""', dom)
-    assert "CONSOLE" not in log
-    assert len(re.findall(r'<div class="plot[^"]* js-plotly-plot', dom)) == 15
+    assert_drawn(dom, log, plots=15)
     assert "&lt;img src=x onerror" in dom
-    assert "<img" not in dom
     assert f"Step {groups[0]['step']}, group 0" in dom
     columns = [[group["signals"][name] for group in groups] for name in SIGNALS[:2]]
     assert f"Spearman ρ = {spearman(*columns):.2f} over {len(groups)} groups" in dom

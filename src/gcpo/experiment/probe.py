@@ -3,10 +3,12 @@
 For each prompt R responses are sampled. Signals see the first G; the gradients of all give the targets:
 
     score_variance     tr Cov(s)      of the same G responses, and of the R - G fresh ones
-    weighted_variance  tr Cov(A s)    the same, A the base advantages of the recipe
+    weighted_variance  tr Cov(A s)    the same, A the base advantages of the recipe; besides (``/live``) without the
+                                      prompts whose first G rewards agree: there it is 0, on the same responses
 
 The run directory gets ``tracking.json`` (signals x targets, and the two gaps), ``alignment.json`` (recipes x
-conditions), ``prompts.jsonl`` (a line a prompt: rewards, signals, targets) and ``summary.json``.
+conditions), ``prompts.jsonl`` (a line a prompt: rewards, signals, targets), ``summary.json`` and
+``report.html``.
 """
 
 import json
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcpo import report
 from gcpo.experiment.progress import bar
-from gcpo.experiment.rundir import RunDirectory
+from gcpo.experiment.rundir import RunDirectory, plain
 from gcpo.experiment.settings import ProbeSettings, UsageError
 from gcpo.experiment.train import build_task, draw, load_policy, load_signals, poses_chat, versions
 from gcpo.policies.sampling import Sampled, sample
@@ -39,7 +42,7 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
 
     Returns:
         What ``summary.json`` holds: ``status``, ``prompts``, ``accuracy``, ``dead`` (share of groups), ``tracking``,
-        ``alignment``.
+        ``alignment``, ``report``.
 
     Raises:
         UsageError: The settings cannot be carried out; nothing has been sampled.
@@ -61,10 +64,7 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
     signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
     run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
-    for i, example in enumerate(examples):
-        values = {"signals": signals, "targets": targets}
-        row = {kind: {name: float(v[i]) for name, v in named.items()} for kind, named in values.items()}
-        run.append("prompts.jsonl", {"prompt": example.prompt, "rewards": pool.rewards[i].tolist(), **row})
+    run.write_text("prompts.jsonl", "".join(_lines(examples, pool, settings.group_size, signals, targets)))
     aligned = _alignment(pool, recipes, settings)
     run.write_text("alignment.json", json.dumps(aligned, indent=2) + "\n")
     summary = {
@@ -75,6 +75,8 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
         "tracking": str(output / "tracking.json"),
         "alignment": str(output / "alignment.json"),
     }
+    run.write_summary(summary)
+    summary["report"] = str(report.build(output))
     run.write_summary(summary)
     return summary
 
@@ -146,7 +148,24 @@ def _measured(
         targets[f"score_variance/{sample_name}"] = score_variance(K).numpy()
         targets[f"weighted_variance/{sample_name}"] = weighted_variance(K, outcome.advantages).numpy()
     outcome = base(pool.rewards[:, :G], **_columns(pool.inputs, slice(0, G)), also=list(SIGNALS))
+    for name in ("weighted_variance/same", "weighted_variance/fresh"):
+        targets[f"{name}/live"] = np.where(outcome.live.numpy(), targets[name], np.nan)
     return {name: value.double().numpy() for name, value in outcome.signals.items()}, targets, outcome
+
+
+def _lines(
+    examples: Sequence[Example], pool: Pool, G: int, signals: dict[str, np.ndarray], targets: dict[str, np.ndarray]
+) -> Iterator[str]:
+    """A line a prompt, with the responses that the signals saw."""
+    for i, example in enumerate(examples):
+        row = {
+            "prompt": example.prompt,
+            "rewards": pool.rewards[i].tolist(),
+            "completions": pool.inputs["texts"][i][:G],
+        }
+        values = {"signals": signals, "targets": targets}
+        row |= {kind: {name: float(v[i]) for name, v in named.items()} for kind, named in values.items()}
+        yield json.dumps(plain(row)) + "\n"
 
 
 def _columns(inputs: Any, part: slice) -> dict[str, Any]:
@@ -173,7 +192,10 @@ def _tracking(
             "difference": gap(geometry, entropy, variance, bootstrap),
             "spread_at_equal_entropy": spread_at_equal(entropy, variance, bootstrap),
         }
-        gaps["calibration_gap"][which] = {"difference": gap(calibrated, geometry, weighted, bootstrap)}
+        gaps["calibration_gap"][which] = {
+            "difference": gap(calibrated, geometry, weighted, bootstrap),
+            "difference_live": gap(calibrated, geometry, targets[f"weighted_variance/{which}/live"], bootstrap),
+        }
     return {**tracking_table(signals, targets, bootstrap), **gaps}
 
 

@@ -74,7 +74,7 @@ class RunDirectory:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace ``summary.json``."""
-        self.write_text("summary.json", json.dumps(_plain(summary), indent=2) + "\n")
+        self.write_text("summary.json", json.dumps(plain(summary), indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The object in a JSON file; empty if there is no such file."""
@@ -90,7 +90,7 @@ class RunDirectory:
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line to a ``.jsonl`` file, on disk when this returns."""
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(_plain(record)) + "\n")
+            file.write(json.dumps(plain(record)) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps after ``step``, which a resumed run takes again, and a half-written last line."""
@@ -114,10 +114,10 @@ class RunDirectory:
         return whole[max(whole)] if whole else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN: such numbers become null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

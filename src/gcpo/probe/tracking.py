@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Array = np.ndarray
 
@@ -31,6 +31,10 @@ class Bootstrap:
         """``resamples`` draws of as many prompts with replacement."""
         counts = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
         return cls(np.concatenate([np.ones((1, prompts)), counts]))
+
+    def of(self, kept: Bool[Array, " P"]) -> "Bootstrap":
+        """The same draws, of some prompts only."""
+        return Bootstrap(self.weights[:, kept])
 
 
 def spearman(x: Float[Array, " P"], y: Float[Array, " P"], bootstrap: Bootstrap) -> Float[Array, " R"]:
@@ -53,7 +57,7 @@ def _signs(x: Float[Array, " P"]) -> Float[Array, "P P"]:
 
 
 def _correlation(a: Float[Array, "R P"], b: Float[Array, "R P"], w: Float[Array, "R P"]) -> Float[Array, " R"]:
-    share = w / w.sum(1, keepdims=True)
+    share = w / np.maximum(w.sum(1, keepdims=True), 1e-300)
     a, b = (v - (share * v).sum(1, keepdims=True) for v in (a, b))
     with np.errstate(invalid="ignore"):
         return np.asarray((share * a * b).sum(1) / np.sqrt((share * a * a).sum(1) * (share * b * b).sum(1)))
@@ -61,7 +65,7 @@ def _correlation(a: Float[Array, "R P"], b: Float[Array, "R P"], w: Float[Array,
 
 def estimate(values: Float[Array, " R"]) -> dict[str, Any]:
     """Value on the sample and 95 % interval over the resamples; None where it is not defined."""
-    if not np.isfinite(values[0]):
+    if not len(values) or not np.isfinite(values[0]):
         return {"value": None, "ci95": None}
     low, high = np.nanpercentile(values[1:], [2.5, 97.5])
     return {"value": float(values[0]), "ci95": [float(low), float(high)]}
@@ -73,13 +77,18 @@ def tracking_table(
     bootstrap: Bootstrap,
     reference: str = "semantic_entropy",
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Signals by targets: ``spearman``, ``kendall``, and the paired difference of rho to the reference signal."""
+    """Signals by targets: ``spearman``, ``kendall``, and the paired difference of rho to the reference signal.
+
+    Prompts of which a target is NaN do not count for it.
+    """
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    for target, y in targets.items():
-        base = spearman(signals[reference], y, bootstrap) if reference in signals else None
+    for target, values in targets.items():
+        kept = np.isfinite(values)
+        y, drawn = values[kept], bootstrap.of(kept)
+        base = spearman(signals[reference][kept], y, drawn) if reference in signals else None
         for name, x in signals.items():
-            rho = spearman(x, y, bootstrap)
-            cell = {"spearman": estimate(rho), "kendall": estimate(kendall(x, y, bootstrap))}
+            rho = spearman(x[kept], y, drawn)
+            cell = {"spearman": estimate(rho), "kendall": estimate(kendall(x[kept], y, drawn))}
             if base is not None and name != reference:
                 cell[f"minus_{reference}"] = estimate(rho - base)
             table.setdefault(name, {})[target] = cell
@@ -89,8 +98,13 @@ def tracking_table(
 def gap(
     better: Float[Array, " P"], plain: Float[Array, " P"], target: Float[Array, " P"], bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """What one signal tracks more than another: the difference of their rho with the target, paired."""
-    return estimate(spearman(better, target, bootstrap) - spearman(plain, target, bootstrap))
+    """What one signal tracks more than another: the difference of their rho with the target, paired.
+
+    Prompts of which the target is NaN do not count.
+    """
+    kept = np.isfinite(target)
+    drawn = bootstrap.of(kept)
+    return estimate(spearman(better[kept], target[kept], drawn) - spearman(plain[kept], target[kept], drawn))
 
 
 def spread_at_equal(

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that shows why a run learned: which groups carried signal and which were noise."""
+"""One self-contained HTML page that shows why a run learned, or what a probe found."""
 
 from gcpo.report.page import build
 

@@ -1,4 +1,4 @@
-// What was run, how it ended, and what it changed.
+// What was run, how it ended, and with which settings. What of a run goes into its card is the page's: facts(run).
 
 const STATUS = {
   finished: "finished",
@@ -11,28 +11,16 @@ function showOverview() {
   document.title = `gcpo report: ${runs.map((run) => run.name).join(", ")}`;
   $("title").textContent = runs.length === 1 ? runs[0].name : `${runs.length} runs compared`;
   $("runs").replaceChildren(...runs.map(runCard));
-  $("outcome").replaceChildren(outcome());
   $("settings").replaceChildren(settings());
 }
 
 function runCard(run, index) {
-  const { config, summary, metrics } = run;
-  const status = STATUS[summary.status] ? summary.status : "unknown";
-  const steps = [largest(metrics.step ?? []), config.trainer?.max_steps].filter(known);
-  const facts = [
-    ["Recipe", config.recipe],
-    ["Task", config.task],
-    ["Model", config.model],
-    ["Seed", config.seed],
-    ["Steps", steps.map(num).join(" of ") || null],
-    ["Time", duration(summary.seconds ?? largest(metrics.time ?? []))],
-    ["Groups recorded", num(run.groups.length)],
-  ];
+  const status = STATUS[run.summary.status] ? run.summary.status : "unknown";
   return el(
     "article",
     { class: "run" },
     el("h2", {}, runs.length > 1 ? swatch(index) : null, run.name, badge(STATUS[status], status)),
-    el("dl", {}, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, short(value))))),
+    el("dl", {}, ...facts(run).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, short(value))))),
     ...run.notes.map((note) => el("p", { class: "note" }, note)),
   );
 }
@@ -42,29 +30,6 @@ function short(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "object") return String(value);
   return short(value.name ?? value.path ?? JSON.stringify(value));
-}
-
-function outcome() {
-  const measured = runs.filter((run) => known(run.summary.before?.accuracy) || known(run.summary.after?.accuracy));
-  if (!measured.length) return empty("No accuracy was measured before or after training.");
-  const rows = measured.map(({ name, summary: { before, after, change } }) => [
-    name,
-    accuracy(before),
-    accuracy(after),
-    known(change?.accuracy) ? difference(change) : "–",
-  ]);
-  return table(["Run", "Before", "After", "Change, in points"], rows, { "aria-label": "Accuracy before and after" });
-}
-
-function accuracy(measured) {
-  if (!known(measured?.accuracy)) return "not measured";
-  const { ci95, n } = measured;
-  const interval = ci95 ? `${points(ci95[0])} to ${percent(ci95[1])}` : null;
-  return value(percent(measured.accuracy), interval, known(n) ? `of ${num(n)}` : null);
-}
-
-function difference({ accuracy: by, ci95 }) {
-  return value(gain(by), ci95 && `${gain(ci95[0])} to ${gain(ci95[1])}`);
 }
 
 /** A number and, smaller, what qualifies it. */

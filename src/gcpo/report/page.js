@@ -12,6 +12,7 @@ function chooseRun(index) {
 function start() {
   for (const run of runs) run.groups.forEach((group, index) => Object.assign(group, { index }));
   showOverview();
+  $("outcome").replaceChildren(outcome());
   showCurves();
   startBrowser();
   startSignals();

@@ -11,17 +11,21 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from gcpo.report import rundir
+from gcpo.report import probedir, rundir
+from gcpo.report.reading import Record
 
-# In the order in which they run; each uses only names of those before it.
-SCRIPTS = ("stats.js", "dom.js", "plots.js", "overview.js", "curves.js", "browser.js", "signals.js", "page.js")
+# In the order in which they run; the last one starts the page. What shared scripts ask of a page, it defines.
+_SHARED = ("stats.js", "dom.js", "plots.js", "overview.js", "browser.js", "scatter.js")
+_TRAIN = ("outcome.js", "curves.js", "group.js", "signals.js", "page.js")
+_PROBE = ("gaps.js", "tracking.js", "prompt.js", "alignment.js", "probe.js")
 
 
 def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
-    """Write the report of one run, or of several overlaid in one page.
+    """Write the report of one run, or of several training runs overlaid in one page.
 
     Args:
-        runs: Run directories. A run that is still going or was cut short is shown as far as it got.
+        runs: Run directories, of training runs or of one probe. A run that is still going or was cut short is shown
+            as far as it got.
         output: The page, or a directory for it; by default ``report.html`` in the (first) run directory. The data
             go beside it under the same name with the suffix ``.json``.
 
@@ -29,18 +33,32 @@ def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If no run is given, a run has no metrics, or ``output`` ends in ``.json``.
+        ValueError: If no run is given, a run has no metrics, a probe is one of several, or ``output`` ends in
+            ``.json``.
     """
     directories = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if not directories:
         raise ValueError("a report needs a run directory, but the list of runs is empty; give at least one.")
     page = _target(directories[0] if output is None else Path(output))
-    data = _encode({"runs": _named([rundir.read(directory) for directory in directories])})
-    html = _html(data)
+    probe = _is_probe(directories)
+    read = probedir.read if probe else rundir.read
+    data = _encode({"runs": _named([read(directory) for directory in directories])})
+    html = _html(data, "probe.html" if probe else "train.html", _SHARED + (_PROBE if probe else _TRAIN))
     page.parent.mkdir(parents=True, exist_ok=True)
     _write(page.with_suffix(".json"), data)
     _write(page, html)
     return page
+
+
+def _is_probe(directories: Sequence[Path]) -> bool:
+    """Whether the page is of a probe."""
+    probes = [directory for directory in directories if probedir.is_probe(directory)]
+    if probes and len(directories) > 1:
+        raise ValueError(
+            f"run directory {str(probes[0])!r} is of a probe, whose page shows nothing else, but {len(directories)} "
+            "runs were given; give it alone."
+        )
+    return bool(probes)
 
 
 def _target(output: Path) -> Path:
@@ -51,7 +69,7 @@ def _target(output: Path) -> Path:
     return output / "report.html" if output.is_dir() else output
 
 
-def _named(runs: list[rundir.Record]) -> list[rundir.Record]:
+def _named(runs: list[Record]) -> list[Record]:
     """``runs`` with names that tell them apart: those of equal directories are numbered."""
     count = Counter(run["name"] for run in runs)
     return [
@@ -67,14 +85,20 @@ def _encode(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _html(data: str) -> str:
+def _html(data: str, body: str, scripts: Sequence[str]) -> str:
     from plotly.offline import get_plotlyjs  # slow to import, and an optional dependency
 
-    guard, plotly, script = _resource("guard.js"), get_plotlyjs(), "\n".join(map(_resource, SCRIPTS))
+    guard, plotly, script = _resource("guard.js"), get_plotlyjs(), "\n".join(map(_resource, scripts))
     # The browser runs the scripts with these hashes and no other: markup that slipped through could run nothing.
     hashes = " ".join(map(_hash, (guard, plotly, script)))
     return Template(_resource("page.html")).substitute(
-        hashes=hashes, style=_resource("page.css"), data=data, guard=guard, plotly=plotly, script=script
+        hashes=hashes,
+        style=_resource("page.css"),
+        body=_resource(body),
+        data=data,
+        guard=guard,
+        plotly=plotly,
+        script=script,
     )
 
 

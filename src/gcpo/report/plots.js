@@ -84,3 +84,52 @@ function excerpt(text, size = 240, width = 60) {
   const lines = short.split("\n").flatMap((line) => line.match(new RegExp(`.{1,${width}}`, "gu")) ?? [""]);
   return lines.slice(0, 12).map(markup).join("<br>");
 }
+
+/** Estimates in their 95 % intervals: a row a name, a colour and symbol a series {name, estimates}. */
+function drawIntervals(node, names, series, across, text) {
+  node.style.height = `${5 + names.length * Math.max(1.5, 0.7 * series.length) + (series.length > 1 ? 2 : 0)}rem`;
+  const shift = (k) => (0.6 * (k - (series.length - 1) / 2)) / series.length; // so that series lie side by side
+  draw(node, () => ({
+    data: series.map(({ name, estimates }, k) => intervals(names, estimates, name, k, shift(k), text)),
+    layout: {
+      xaxis: { ...across, zeroline: true, zerolinecolor: color("muted") },
+      yaxis: axis("", {
+        tickvals: names.map((_, i) => i),
+        ticktext: names.map(markup),
+        range: [names.length - 0.5, -0.5],
+        showgrid: false,
+      }),
+      hovermode: "closest",
+      ...(series.length > 1 ? legend() : {}),
+    },
+  }));
+}
+
+function intervals(names, estimates, series, k, shift, text) {
+  const rows = names.map((_, i) => i).filter((i) => known(estimates[i]?.value));
+  const reach = (side) =>
+    rows.map((i) => Math.abs((estimates[i].ci95?.[side] ?? estimates[i].value) - estimates[i].value));
+  const interval = ({ ci95 }) => (ci95 ? ` (${ci95.map(text).join(" to ")})` : "");
+  return {
+    type: "scatter",
+    mode: "markers",
+    name: markup(series),
+    x: rows.map((i) => estimates[i].value),
+    y: rows.map((i) => i + shift),
+    error_x: { type: "data", symmetric: false, arrayminus: reach(0), array: reach(1), thickness: 1.5, width: 4 },
+    marker: { size: 9, color: seriesColor(k), symbol: ["circle", "diamond", "square", "triangle-up"][k % 4] },
+    hovertext: rows.map(
+      (i) => `${markup(`${names[i]} ${series}`)}<br>${text(estimates[i].value)}${interval(estimates[i])}`,
+    ),
+    hoverinfo: "text",
+  };
+}
+
+/** A legend above the plot, and the room for it. */
+function legend() {
+  return {
+    showlegend: true,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    margin: { l: 56, r: 12, t: 36, b: 44 },
+  };
+}

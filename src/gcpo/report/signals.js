@@ -27,62 +27,12 @@ function showSignals() {
   const list = measures(viewed());
   $("correlations").replaceChildren(groups.length ? correlations(groups, list) : empty("No group was recorded."));
   $("separation").replaceChildren(separations(viewed().groups, list));
-  showScatter(groups, list[chosen.x], list[chosen.y]); // last: it is as high as the tables beside it
-}
-
-function showScatter(groups, x, y) {
-  const shown = groups.filter((group) => known(x.of(group)) && known(y.of(group)));
-  if (!shown.length) {
-    $("rho").textContent = "";
-    return undraw($("scatter"), groups.length ? "No group has both values." : "No group was recorded.");
-  }
-  const rho = spearman(shown.map(x.of), shown.map(y.of));
-  $("rho").textContent = `Spearman ρ = ${two(rho)} over ${num(shown.length)} groups`;
-  const make = () => ({
-    data: $("scatter-color").value === "weight" ? [byWeight(shown, x, y)] : byState(shown, x, y),
-    layout: { xaxis: axis(x.name), yaxis: axis(y.name), hovermode: "closest", ...stateLegend() },
-  });
-  return draw($("scatter"), make, openGroup);
-}
-
-function stateLegend() {
-  return {
-    showlegend: true,
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-    margin: { l: 56, r: 12, t: 36, b: 44 },
-  };
-}
-
-function dots(groups, x, y, name, marker) {
-  return {
-    type: "scatter",
-    mode: "markers",
-    name,
-    x: groups.map(x.of),
-    y: groups.map(y.of),
-    customdata: groups.map((group) => group.index),
-    hovertext: groups.map(describe),
-    hoverinfo: "text",
-    marker: { size: 8, opacity: 0.75, ...marker },
-  };
-}
-
-function describe(group) {
-  const state = group.dead ? "dead" : "live";
-  const head = `step ${num(group.step)}, group ${num(group.group)}, ${state}, weight ${num(group.weight)}`;
-  return `${head}<br>mean reward ${num(mean(group.rewards))}<br>${excerpt(group.prompt, 120)}`;
-}
-
-function byState(groups, x, y) {
-  const [live, dead] = [groups.filter((group) => !group.dead), groups.filter((group) => group.dead)];
-  return [
-    dots(dead, x, y, `dead (${dead.length})`, { color: color("dead"), symbol: "x-thin-open", line: { width: 1.5 } }),
-    dots(live, x, y, `live (${live.length})`, { color: color("live"), symbol: "circle" }),
-  ];
+  const traces = $("scatter-color").value === "weight" ? byWeight : byState;
+  showScatter(groups, list[chosen.x], list[chosen.y], { traces }); // last: it is as high as the tables beside it
 }
 
 function byWeight(groups, x, y) {
-  return {
+  const trace = {
     ...dots(groups, x, y, "", {
       color: groups.map((group) => group.weight),
       colorscale: "Cividis",
@@ -93,6 +43,7 @@ function byWeight(groups, x, y) {
     }),
     showlegend: false,
   };
+  return [trace];
 }
 
 /** A triangle of Spearman correlations; a cell is a button that puts its pair on the axes. */
@@ -107,9 +58,7 @@ function correlations(groups, list) {
 }
 
 function rhoButton(rho, i, j) {
-  const hue = rho < 0 ? "negative" : "positive";
-  const style = `--strength: ${(60 * Math.abs(rho ?? 0)).toFixed(0)}%; --hue: var(--${hue})`;
-  const button = el("button", { type: "button", style, title: "show this pair" }, two(rho));
+  const button = heatButton(rho, two(rho));
   button.addEventListener("click", () => {
     [$("scatter-x").value, $("scatter-y").value] = [String(j), String(i)];
     [chosen.x, chosen.y] = [j, i];
