@@ -218,6 +218,12 @@ def grams(probe: ResponseGradients, drawn: Sample, groups: int, step: int, **ske
     return torch.cat([probe.grams(*part, group_size=G, **sketch) for part in parts])
 
 
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    """Median over the groups whose responses are not all the same."""
+    differ = truth > 1e-6 * truth.max()
+    return float(((found - truth).abs() / truth)[differ].median())
+
+
 def sketched(
     model: Any, drawn: Sample, groups: int, step: int, dims: list[int], seeds: int
 ) -> list[dict[str, object]]:
@@ -233,7 +239,7 @@ def sketched(
         for seed in range(seeds):
             K = grams(probe, drawn, groups, step, dim=dim, seed=seed)
             found = score_variance(K), weighted_variance(K, advantages)[live]
-            error = [float(((a - b).abs() / b).median()) for a, b in zip(found, truth, strict=True)]
+            error = [relative_error(a, b) for a, b in zip(found, truth, strict=True)]
             rank = [float(spearmanr(a, b).statistic) for a, b in zip(found, truth, strict=True)]
             runs.append((*error, *(-r for r in rank)))
         worst = [max(column) for column in zip(*runs, strict=True)]

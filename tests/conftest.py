@@ -8,7 +8,8 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["gcpo.groups", "gcpo.signals", "gcpo.advantages", "gcpo.recipes", "gcpo.semantics"], "beartype.beartype"
+    ["gcpo.groups", "gcpo.signals", "gcpo.advantages", "gcpo.recipes", "gcpo.semantics", "gcpo.probe"],
+    "beartype.beartype",
 )
 
 hypothesis.settings.register_profile("default", max_examples=50, deadline=None)

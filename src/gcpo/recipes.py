@@ -307,7 +307,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("gcpo-bot", signal="barycentric_transport", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
         Recipe("score-baseline", base="score-baseline", source="Greensmith et al. 2004, leave-one-out; this project"),
         # docs/results/alignment.md: what pointed closest to the true gradient, with clean and with noisy rewards.
-        Recipe("gcpo", base="score-baseline", damping=0.75, source="this project, on evidence"),
+        Recipe("gcpo", base="rloo", damping=1.0, source="this project, on evidence"),
     )
 }
 
