@@ -177,7 +177,7 @@ ROWS = [
     Row("kernel_language_entropy", ("embeddings",), affinity=True, note="Matérn", settings={"kernel": "matern"}),
     Row("barycentric_transport", ("one_point",), note="1 point"),
     Row("barycentric_transport", ("points",), "BGSD", groups=8, note="8 points"),
-    Row("barycentric_transport", ("points",), "BGSD", groups=8, note="8 points, entropic", settings={"exact": False}),
+    Row("barycentric_transport", ("points",), "BGSD", groups=8, note="8 points, fast", settings={"exact": False}),
     Row("semantic_entropy", ("labels",), "BG", target=0.3),
     Row("rao_semantic_entropy", ("labels", "log_probs", "lengths"), "BG"),
     Row("semantic_sets", ("labels",), "BG"),

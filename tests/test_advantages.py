@@ -163,6 +163,8 @@ def test_damping_divides_by_a_power_of_the_length():
     s, counted = torch.tensor([[1.0, 2.0, 4.0, 5.0]]), torch.tensor([[True, True, True, False]])
     torch.testing.assert_close(damping(s, counted, c=1.0)[:, :3], torch.tensor([[1.0, 0.5, 0.25]]))
     torch.testing.assert_close(damping(s, counted, c=0.5)[:, :3], torch.tensor([[1.0, 0.5**0.5, 0.5]]))
+    sure = torch.tensor([[1e-30, 1.0, 2.0]])
+    torch.testing.assert_close(damping(sure, sure > 0, c=1.0), torch.tensor([[10.0, 1.0, 0.5]]))
     assert damping(s, counted, c=0.0).eq(1).all()
 
 

@@ -267,10 +267,10 @@ def test_signals_see_the_advantages_of_the_recipes_base():
         torch.testing.assert_close(out.signals["weighted_score_dispersion"], expected)
 
 
-def test_a_signal_without_bound_steers_relative_to_the_median_of_live_groups():
+def test_a_signal_without_bound_steers_by_the_recipes_scale():
     rewards = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
     scores = torch.tensor([1.0, 2.0, 99.0, 4.0])[:, None, None] * torch.tensor([[0.0], [1.0]])
-    method = recipe("dr-grpo", signal="score_dispersion", modulation="focal", alpha=1.0, renormalize=False)
+    method = recipe("dr-grpo", signal="score_dispersion", modulation="focal", scale=2.0, renormalize=False)
     # The dispersions are 1/2, 2 and 8 in the live groups, so the weights are 1 / (1 + v / 2).
     torch.testing.assert_close(method(rewards, scores=scores).weights, torch.tensor([0.8, 0.5, 0.0, 0.2]))
 
@@ -289,6 +289,7 @@ def test_the_score_baseline_and_damping_take_the_lengths_of_the_scores():
     torch.testing.assert_close(out.advantages, base)
     damped = recipe("grpo", base="score-baseline", damping=0.5, renormalize=False)(rewards, scores=scores).advantages
     torch.testing.assert_close(damped, base / scores.squeeze(-1).sqrt())
+    assert torch.equal(recipe("grpo", base="score-baseline")(rewards, scores=scores).base, base)
     assert damped[2].eq(0).all()
     renormalised = recipe("grpo", base="score-baseline", damping=0.5)(rewards, scores=scores).advantages
     assert (renormalised[:2] / base[:2]).mean().item() == pytest.approx(1.0, abs=1e-5)
@@ -324,3 +325,32 @@ def test_the_range_of_rewards_reaches_the_signal_that_steers():
 def test_inputs_of_signals_are_checked(method, inputs, message):
     with pytest.raises(ValueError, match=message):
         recipe("grpo", **method)(torch.rand(B, G), **inputs)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_no_signal_lets_a_bad_group_touch_another(signal):
+    inputs = everything()
+    good = recipe("gcpo", signal=signal, renormalize=False)(**inputs)
+    for name in ("embeddings", "points", "scores", "log_probs"):
+        inputs[name] = inputs[name].clone()
+        inputs[name][0, :3] = float("nan")
+    bad = recipe("gcpo", signal=signal, renormalize=False)(**inputs)
+    assert torch.equal(bad.advantages[1:], good.advantages[1:])
+
+
+def test_a_similarity_is_taken_as_it_is():
+    inputs = batch()
+    own = torch.eye(G).expand(B, G, G)
+    out = recipe("gcpo-cd", signal="degree_dispersion")(inputs["rewards"], similarity=own)
+    torch.testing.assert_close(out.signals["degree_dispersion"], torch.full((B,), 1 - 1 / G))
+    with pytest.raises(ValueError, match=r"similarity must be \(groups, responses, responses\)"):
+        recipe("gcpo-cd", signal="degree_dispersion").__call__.__wrapped__(
+            recipe("gcpo-cd", signal="degree_dispersion"), inputs["rewards"], similarity=torch.ones(B, G, G + 1)
+        )
+
+
+def test_no_group_is_no_trouble():
+    empty = {name: value[:0] for name, value in everything().items()}
+    out = recipe("gcpo")(**empty, also=list(SIGNALS))
+    assert out.advantages.shape == (0, G)
+    assert all(value.shape == (0,) for value in out.signals.values())

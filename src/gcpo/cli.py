@@ -157,8 +157,11 @@ def _probe(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return summary | {"tracking": tracking, "alignment": aligned}, "\n\n".join(text)
 
 
+_GAPS = ("anisotropic_gap", "calibration_gap")
+
+
 def _tracking_table(tracking: dict[str, Any]) -> str:
-    rows = {name: row for name, row in tracking.items() if not name.endswith("_gap")}
+    rows = {name: row for name, row in tracking.items() if name not in _GAPS}
     targets = list(next(iter(rows.values())))
     lines = ["Spearman correlation with", " " * 31 + "".join(f"{target:>27}" for target in targets)]
     lines += [
@@ -169,7 +172,7 @@ def _tracking_table(tracking: dict[str, Any]) -> str:
 
 def _gaps(tracking: dict[str, Any]) -> str:
     lines = []
-    for name in ("anisotropic_gap", "calibration_gap"):
+    for name in _GAPS:
         for which in ("same", "fresh"):
             values = {k: _cell(v) for k, v in tracking[name][which].items()}
             lines.append(f"{name} ({which} responses): " + ", ".join(f"{k} {v}" for k, v in values.items()))

@@ -12,9 +12,12 @@ all rewards equal (max == min)        as it is                               exa
 one response, or one left by ``mask`` 0                                      0
 NaN or infinite reward                the response is masked out             0 for it
 zero-norm or non-finite embedding     left out of the geometry               by the rest
-identical responses                   0                                      by the rewards
+identical responses                   its least value: 0, of counts 1 [1]_   by the rewards
 fp16 / bf16 input                     statistics in fp32                     input dtype
 ====================================  =====================================  ==================
+
+.. [1] Kernel language entropy starts above 0; EigenScore and the predictive entropies measure size and surprise, of
+   which identical responses have some.
 """
 
 import torch

@@ -29,6 +29,7 @@ class Outcome:
 
     Attributes:
         advantages: (B, G), in the dtype of the rewards; exactly 0 for a dead group and for a response left out.
+        base: (B, G), the base advantages, before any weight.
         weights: (B,) group weights; 0 for dead groups.
         signals: Every signal computed, by name, (B,) each; always with ``reward_dispersion``.
         live: (B,) bool, groups whose rewards differ.
@@ -36,6 +37,7 @@ class Outcome:
     """
 
     advantages: Float[Tensor, "B G"]
+    base: Float[Tensor, "B G"]
     weights: Float[Tensor, " B"]
     signals: dict[str, Float[Tensor, " B"]]
     live: Bool[Tensor, " B"]
@@ -53,6 +55,7 @@ class Recipe:
         calibration: How reward dispersion enters, a name in ``gcpo.advantages.CALIBRATIONS``.
         modulation: From uncertainty to weight, a name in ``gcpo.advantages.MODULATIONS``.
         alpha: Strength of the modulation, at least 0.
+        scale: Value of a signal without an upper bound that counts as half; those with one have their own scale.
         damping: Power of the length of a response's score that its advantage is divided by, at least 0.
         renormalize: Scale the weights to mean 1 over the live groups of the batch.
         reward_range: Largest minus smallest reward that can be given.
@@ -68,6 +71,7 @@ class Recipe:
     calibration: str = "none"
     modulation: str = "exponential"
     alpha: float = 1.0
+    scale: float = 1.0
     damping: float = 0.0
     renormalize: bool = True
     reward_range: float = 1.0
@@ -87,8 +91,9 @@ class Recipe:
         for part in ("alpha", "damping"):
             if not 0 <= getattr(self, part) < math.inf:
                 raise ValueError(f"{part} must be at least 0 and finite, found {getattr(self, part)}.")
-        if not self.reward_range > 0:
-            raise ValueError(f"reward_range must be positive, found {self.reward_range}.")
+        for part in ("scale", "reward_range"):
+            if not getattr(self, part) > 0:
+                raise ValueError(f"{part} must be positive, found {getattr(self, part)}.")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -177,10 +182,10 @@ class Recipe:
             if name is not None and name not in signals:
                 signals[name] = SIGNALS[name](inputs)
         weights = self._weights(signals, counted, live)
-        advantages = advantages * weights.unsqueeze(-1)
+        weighted = advantages * weights.unsqueeze(-1)
         if self.damping and norms is not None:
-            advantages = advantages * self._damped(norms, counted & live.unsqueeze(-1))
-        return Outcome(advantages.to(rewards.dtype), weights, signals, live, counted)
+            weighted = weighted * self._damped(norms, counted & live.unsqueeze(-1))
+        return Outcome(weighted.to(rewards.dtype), advantages, weights, signals, live, counted)
 
     def _damped(self, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
         v = damping(norms, counted, self.damping)
@@ -190,7 +195,7 @@ class Recipe:
         rd = signals["reward_dispersion"]
         if self.signal is None:
             return live.to(rd.dtype)
-        u = normalized(SIGNALS[self.signal], signals[self.signal], counted, live)
+        u = normalized(SIGNALS[self.signal], signals[self.signal], counted, self.scale)
         u = CALIBRATIONS[self.calibration](u, rd.clamp(max=1))  # rounding may pass 1
         weights = torch.where(live, MODULATIONS[self.modulation](u, self.alpha), 0)
         return renormalize(weights, live) if self.renormalize else weights
@@ -235,6 +240,7 @@ _NDIM = {
     "embeddings": 3,
     "points": 4,
     "point_mask": 3,
+    "similarity": 3,
     "labels": 2,
     "log_probs": 2,
     "lengths": 2,
@@ -267,19 +273,18 @@ def _check_shape(name: str, value: Any, rewards: Tensor) -> None:
 
 
 def normalized(
-    signal: Signal, value: Float[Tensor, " B"], counted: Bool[Tensor, "B G"], live: Bool[Tensor, " B"]
+    signal: Signal, value: Float[Tensor, " B"], counted: Bool[Tensor, "B G"], scale: float = 1.0
 ) -> Float[Tensor, " B"]:
-    """A signal in [0, 1]: 0 for identical responses, 1 for the largest value it takes on as many.
+    """A signal in [0, 1]: 0 at its least value, 1 for the largest it takes on as many responses.
 
-    A signal v without upper bound has no such scale; it enters as v / (v + median), over the live groups of the batch.
-    So a focal modulation of it is (1 + v / median)^-alpha: for large v the weights are inverse powers of it.
+    A signal v without upper bound enters as v / (v + scale). So a focal modulation of it is (1 + v / scale)^-alpha:
+    for large v the weights are inverse powers of it. No statistic of the batch enters, so no group hangs on another.
     """
     n = counted.sum(-1).to(value.dtype)
     lower = signal.lower(n)
     v = (value - lower).clamp(min=0)
     if signal.upper is None:
-        typical = v.masked_fill(~live, torch.nan).nanmedian().nan_to_num(0)
-        return torch.where(v > 0, 1 / (1 + typical / torch.where(v > 0, v, 1)), 0)
+        return 1 - 1 / (1 + v / scale)
     upper = signal.upper(n)
     return (v / torch.where(upper > lower, upper - lower, 1)).clamp(max=1)
 

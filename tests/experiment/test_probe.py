@@ -77,8 +77,8 @@ def test_what_is_printed_for_people(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["responses=12"], "responses must be at least 16, found 12"),
-        (["groups=100"], "groups must be at least 128, found 100"),
+        (["responses=12"], "responses must be at least twice group_size, 16, found 12: raise it, or lower"),
+        (["groups=100"], "groups must be at least blocks times batch_prompts, 8 x 16, found 100"),
         (["flip=2"], "flip must be probabilities, found"),
         (["flip=a"], "flip must be a list of numbers"),
         (["group=8"], "there is no setting 'group'; did you mean 'groups'"),
@@ -92,7 +92,11 @@ def test_settings_that_cannot_be_carried_out_are_named(words, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"recipe": "grpo"}, "recipe 'grpo' has no signal to probe"), ({"recipes": ["grop"]}, "recipe must be one of")],
+    [
+        ({"recipe": "grpo"}, "recipe 'grpo' has no signal to probe"),
+        ({"recipes": ["grop"]}, "recipe must be one of"),
+        ({"features": 16}, "features must be 0 or at least 38, one a parameter, found 16"),
+    ],
 )
 def test_recipes_that_cannot_be_probed_are_named(tmp_path, settings, message):
     from gcpo.experiment.probe import probe

@@ -61,14 +61,25 @@ def test_the_table_has_every_signal_and_target_and_paired_differences():
     assert "minus_semantic_entropy" not in table["semantic_entropy"]["variance"]
 
 
-def test_spread_at_equal_signal_is_a_factor():
-    bootstrap = Bootstrap.draw(400, 50)
-    signal = np.repeat([0.0, 1.0], 200)
-    decided = np.where(signal > 0, 5.0, 2.0)
-    assert spread_at_equal(signal, decided, bootstrap)["value"] == pytest.approx(1.0)
-    log = np.random.default_rng(0).normal(scale=np.log(3), size=400)
-    assert spread_at_equal(signal, decided * np.exp(log), bootstrap)["value"] == pytest.approx(3.0, rel=0.1)
-    assert spread_at_equal(np.arange(400.0), decided, bootstrap)["value"] is None
+def test_spread_at_equal_signal_is_the_factor_that_two_samples_share():
+    random = np.random.default_rng(0)
+    signal = np.repeat(np.arange(100.0), 8)
+    decided = np.where(signal > 50, 5.0, 2.0)
+    log = random.normal(scale=np.log(3), size=800)
+    noise = np.exp(random.normal(scale=0.7, size=(2, 800)))
+    assert spread_at_equal(signal, decided, decided)["value"] == pytest.approx(1.0)
+    found = spread_at_equal(signal, decided * np.exp(log) * noise[0], decided * np.exp(log) * noise[1])
+    assert found["ci95"][0] < 3.0 < found["ci95"][1]
+    assert found["ci95"][1] / found["ci95"][0] < 1.5
+    only_noise = spread_at_equal(signal, decided * noise[0], decided * noise[1])
+    assert only_noise["ci95"][0] == 1.0
+    assert spread_at_equal(np.arange(800.0), decided, decided)["value"] is None
+
+
+@pytest.mark.parametrize("P", [49, 98, 103, 150])
+def test_a_constant_signal_is_undefined_for_any_number_of_prompts(P):
+    random = np.random.default_rng(0)
+    assert estimate(spearman(np.ones(P), random.normal(size=P), Bootstrap.draw(P, 10)))["value"] is None
 
 
 def test_prompts_whose_target_is_nan_do_not_count():

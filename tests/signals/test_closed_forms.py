@@ -196,3 +196,10 @@ def test_lexical_dispersion_is_rouge_l_of_words_and_signs():
 def test_lexical_dispersion_counts_each_pair_of_responses():
     # Pairs: a-a 0, a-b 1, a-b 1.
     assert signals.lexical_dispersion([["a", "a", "b"]]).item() == pytest.approx(2 / 3)
+
+
+def test_reward_dispersion_of_a_dead_group_has_a_gradient():
+    rewards = torch.tensor([[1.0, 1.0], [0.0, 1.0]], requires_grad=True)
+    signals.reward_dispersion(rewards).sum().backward()
+    assert rewards.grad.isfinite().all()
+    assert rewards.grad[0].eq(0).all()

@@ -13,6 +13,9 @@ gradient: improbable responses count less.
 It knows no batch: what one group gets does not hang on another. The scale of v is that of the scores; recipes bring
 its mean to 1.
 
+A length below a tenth of its group's median counts as that tenth, or one response that the policy is sure of would
+take the whole batch's mean.
+
 Degenerate: a response whose length is 0 or not finite gets the mean of its group, or 1 if there is none.
 """
 
@@ -21,6 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gcpo import groups
+
+_LEAST = 0.1
 
 
 def damping(norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float) -> Float[Tensor, "B G"]:
@@ -33,6 +38,7 @@ def damping(norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float)
     """
     s = groups.promote(norms)
     known = counted & s.isfinite() & (s > 0)
-    v = torch.where(known, torch.where(known, s, 1) ** -c, 0)
+    median = s.masked_fill(~known, torch.nan).nanmedian(-1, keepdim=True).values
+    v = torch.where(known, torch.where(known, s.clamp(min=_LEAST * median), 1) ** -c, 0)
     mean = v.sum(-1, keepdim=True) / groups.count(known, v)
     return torch.where(known, v, torch.where(mean > 0, mean, 1))

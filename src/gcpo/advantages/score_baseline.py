@@ -6,7 +6,8 @@ methods cf. OPO, arXiv 2505.23585, which puts the length of the response for |s|
 
     A_i = r_i - sum_{j != i} w_j r_j / sum_{j != i} w_j,    w_j = |s_j|^2,  s_j = grad log pi(o_j | q)
 
-Leaving i out keeps the estimator unbiased: the baseline of o_i does not depend on o_i. With equal norms it is RLOO.
+Leaving i out keeps the estimator unbiased: the baseline of o_i does not depend on o_i (but for the millionth of the
+group's longest norm that keeps the divisor positive). With equal norms it is RLOO.
 It is optimal in the limit of many responses; of few, the estimated baseline is noisy itself: on a peaked softmax over
 four answers, whose norms differ much, 4 responses have more variance than with RLOO, 8 about as much, 32 far less.
 

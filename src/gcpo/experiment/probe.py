@@ -55,30 +55,54 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
         raise UsageError(f"groups={settings.groups} prompts were asked for, but the data has {len(examples)}.")
     model, tokenizer = load_policy(settings.model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     chat = poses_chat(settings, tokenizer)
+    parameters = sum(p.requires_grad for p in model.parameters())
+    if 0 < settings.features < parameters:
+        raise UsageError(f"features must be 0 or at least {parameters}, one a parameter, found {settings.features}.")
     run = RunDirectory(output, {"command": "probe", **settings.as_dict(), "versions": versions()})
+    try:
+        summary = _run(run, model.eval(), tokenizer, task, examples, settings, chat, steered, recipes)
+    except Exception:
+        run.write_summary({"status": "failed"})
+        raise
+    run.write_summary(summary)
+    summary["report"] = str(report.build(output))
+    run.write_summary(summary)
+    return summary
 
+
+def _run(
+    run: RunDirectory,
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    examples: Sequence[Example],
+    settings: ProbeSettings,
+    chat: bool,
+    steered: Recipe,
+    recipes: dict[str, Recipe],
+) -> dict[str, Any]:
+    """Sample, measure, write the tables."""
+    collected: list[tuple[Pool, Tensor]] = []
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        collected = list(_collect(model.eval(), tokenizer, task, examples, settings, chat))
+        for part in _collect(model, tokenizer, task, examples, settings, chat):
+            if not collected:  # a signal that fails shall do so before the long work
+                _measured(*part, steered, settings.group_size)
+            collected.append(part)
     pool, grams = _joined(collected)
     signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
     run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
     run.write_text("prompts.jsonl", "".join(_lines(examples, pool, settings.group_size, signals, targets)))
-    aligned = _alignment(pool, recipes, settings)
-    run.write_text("alignment.json", json.dumps(aligned, indent=2) + "\n")
-    summary = {
+    run.write_text("alignment.json", json.dumps(_alignment(pool, recipes, settings), indent=2) + "\n")
+    return {
         "status": "finished",
         "prompts": len(examples),
         "accuracy": float((pool.rewards == 1).float().mean()),
         "dead": float((~outcome.live).float().mean()),
-        "tracking": str(output / "tracking.json"),
-        "alignment": str(output / "alignment.json"),
+        "tracking": str(run.path / "tracking.json"),
+        "alignment": str(run.path / "alignment.json"),
     }
-    run.write_summary(summary)
-    summary["report"] = str(report.build(output))
-    run.write_summary(summary)
-    return summary
 
 
 def _recipes(settings: ProbeSettings) -> tuple[Recipe, dict[str, Recipe]]:
@@ -87,6 +111,9 @@ def _recipes(settings: ProbeSettings) -> tuple[Recipe, dict[str, Recipe]]:
         chosen = {name: recipe(name) for name in ["grpo", *(settings.recipes or RECIPES)]}
     except ValueError as error:
         raise UsageError(str(error)) from error
+    reserved = sorted({"anisotropic_gap", "calibration_gap"} & set(SIGNALS))
+    if reserved:
+        raise UsageError(f"{reserved[0]!r} is a name of tracking.json and cannot be that of a signal: rename it.")
     if steered.signal is None:
         raise UsageError(f"recipe {settings.recipe!r} has no signal to probe: choose one that has, such as gcpo-cd.")
     return steered, chosen
@@ -188,14 +215,13 @@ def _tracking(
     }
     for which in ("same", "fresh"):
         variance, weighted = targets[f"score_variance/{which}"], targets[f"weighted_variance/{which}"]
-        gaps["anisotropic_gap"][which] = {
-            "difference": gap(geometry, entropy, variance, bootstrap),
-            "spread_at_equal_entropy": spread_at_equal(entropy, variance, bootstrap),
-        }
+        gaps["anisotropic_gap"][which] = {"difference": gap(geometry, entropy, variance, bootstrap)}
         gaps["calibration_gap"][which] = {
             "difference": gap(calibrated, geometry, weighted, bootstrap),
             "difference_live": gap(calibrated, geometry, targets[f"weighted_variance/{which}/live"], bootstrap),
         }
+    shared = spread_at_equal(entropy, targets["score_variance/same"], targets["score_variance/fresh"])
+    gaps["anisotropic_gap"]["fresh"]["spread_at_equal_entropy"] = shared
     return {**tracking_table(signals, targets, bootstrap), **gaps}
 
 

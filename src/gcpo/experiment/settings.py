@@ -125,8 +125,16 @@ class ProbeSettings(TaskSettings):
         self._at_least(2, "group_size", "blocks")
         self._at_least(1, "batches", "batch_prompts", "resamples", "batch_size")
         self._at_least(0, "features")
-        self._at_least(2 * self.group_size, "responses")
-        self._at_least(self.blocks * self.batch_prompts, "groups")
+        if self.responses < 2 * self.group_size:
+            raise UsageError(
+                f"responses must be at least twice group_size, {2 * self.group_size}, found {self.responses}: raise "
+                "it, or lower group_size."
+            )
+        if self.groups < self.blocks * self.batch_prompts:
+            raise UsageError(
+                f"groups must be at least blocks times batch_prompts, {self.blocks} x {self.batch_prompts}, found "
+                f"{self.groups}: raise it, or lower one of them."
+            )
         if not all(0 <= p <= 1 for p in self.flip):
             raise UsageError(f"flip must be probabilities, found {self.flip}.")
 

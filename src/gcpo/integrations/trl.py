@@ -7,7 +7,7 @@ recipe, and put its advantages where TRL's were. No formula lives here. TRL #452
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,6 +74,8 @@ class GCPOConfig(GRPOConfig):
             From uncertainty to weight: `"linear"`, `"exponential"`, `"focal"` or `"rational"`.
         gcpo_alpha (`float`, *optional*):
             Strength of the modulation, at least 0.
+        gcpo_scale (`float`, *optional*):
+            Value of a signal without an upper bound that counts as half (1.0 in every recipe).
         gcpo_damping (`float`, *optional*):
             Power of the length of a response's score that its advantage is divided by, at least 0.
         gcpo_renormalize (`bool`, *optional*):
@@ -97,6 +99,7 @@ class GCPOConfig(GRPOConfig):
     gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})
     gcpo_modulation: str | None = field(default=None, metadata={"help": "From uncertainty to weight."})
     gcpo_alpha: float | None = field(default=None, metadata={"help": "Strength of the modulation, at least 0."})
+    gcpo_scale: float | None = field(default=None, metadata={"help": "Scale of a signal without an upper bound."})
     gcpo_damping: float | None = field(
         default=None, metadata={"help": "Power of the score's length that advantages are divided by."}
     )
@@ -134,7 +137,7 @@ class GCPOConfig(GRPOConfig):
 
     def build_recipe(self) -> Recipe:
         """The recipe with its parts replaced as configured."""
-        parts = ("base", "signal", "calibration", "modulation", "alpha", "damping", "renormalize", "reward_range")
+        parts = [f.name for f in fields(Recipe) if f.name not in ("name", "source")]
         changes = {part: value for part in parts if (value := getattr(self, f"gcpo_{part}")) is not None}
         return recipe(self.recipe, **changes)
 
@@ -311,7 +314,7 @@ class GCPOMixin(_Host):  # type: ignore[misc,valid-type]
             return {}
         started = time.perf_counter()
         o, signal = groups.outcome, None if self.recipe.signal is None else groups.signals[self.recipe.signal]
-        seen = self._watch[mode](groups.inputs["scores"], o.advantages, o.live, o.counted, signal)
+        seen = self._watch[mode](groups.inputs["scores"], o.base, o.live, o.counted, signal)
         seen["overhead_s"] = time.perf_counter() - started
         return {f"gcpo/grad/{name}": value for name, value in seen.items()}
 

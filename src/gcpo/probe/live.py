@@ -3,10 +3,12 @@
 Over the live groups of a batch, of the output layer's gradient, in units of the features:
 
     variance            mean over groups of tr Cov(A s): the noise of one response's gradient
-    snr                 sum of |E g|^2 over sum of tr Cov(A s) / n, both without bias (``variance``)
+    snr                 sum of |E g|^2 over sum of tr Cov(A s) / n
     rank_correlation    Spearman's of the recipe's signal with tr Cov(A s), over the groups seen lately
 
-The signal is taken on the same responses, so this is the correlation that ``gcpo probe`` calls *same*.
+A are the base advantages, before the signal has weighed them. The signal is taken on the same responses, so the
+correlation is the one that ``gcpo probe`` calls *same, live*. Advantages by the group's mean tie its responses, which
+``variance`` does not undo: with G = 2 the snr is far too high, with 8 by a few percent.
 """
 
 from collections import deque
@@ -39,7 +41,7 @@ class GradientWatch:
 
         Args:
             scores: Score features.
-            advantages: What the scores are weighed by.
+            advantages: Base advantages.
             live: Groups whose rewards differ.
             counted: Responses that count.
             signal: The recipe's signal, if it has one.
@@ -50,7 +52,8 @@ class GradientWatch:
         gram, a, mask = s @ s.mT, advantages[live], counted[live]
         variance = weighted_variance(gram, a, mask)
         noise = (variance / mask.sum(-1).clamp(min=1)).sum()
-        metrics = {"variance": variance.mean().item(), "snr": (mean_square(gram, a, mask).sum() / noise).item()}
+        square = mean_square(gram, a, mask).sum()
+        metrics = {"variance": variance.mean().item(), "snr": (square / noise).item() if noise > 0 else 0.0}
         if signal is not None:
             self._seen.extend(zip(signal[live].tolist(), variance.tolist(), strict=True))
             metrics |= self._correlation()

@@ -39,9 +39,11 @@ class Bootstrap:
 
 def spearman(x: Float[Array, " P"], y: Float[Array, " P"], bootstrap: Bootstrap) -> Float[Array, " R"]:
     """Spearman's rho on every resample; NaN where a side is constant."""
-    w = bootstrap.weights
-    a, b = (w @ ((1 + _signs(v)) / 2).T for v in (x, y))
-    return _correlation(a, b, w)
+    w, signs = bootstrap.weights, (_signs(x), _signs(y))
+    a, b = (w @ ((1 + s) / 2).T for s in signs)
+    rho = _correlation(a, b, w)
+    varies = [np.einsum("rp,rp->r", w @ abs(s), w) > 0 for s in signs]
+    return np.where(varies[0] & varies[1], rho, np.nan)
 
 
 def kendall(x: Float[Array, " P"], y: Float[Array, " P"], bootstrap: Bootstrap) -> Float[Array, " R"]:
@@ -108,19 +110,32 @@ def gap(
 
 
 def spread_at_equal(
-    signal: Float[Array, " P"], target: Float[Array, " P"], bootstrap: Bootstrap, decimals: int = 6
+    signal: Float[Array, " P"], target: Float[Array, " P"], again: Float[Array, " P"], decimals: int = 6
 ) -> dict[str, Any]:
-    """By what factor a target typically differs between prompts that a signal calls equal.
+    """By what factor a target truly differs between prompts that a signal calls equal.
 
-    exp of the pooled standard deviation of log target within the strata of equal signal; 1 if the signal decides the
-    target. Strata of one prompt say nothing; targets of 0 are left out.
+    exp of the root of the covariance of log target and log again within the strata of equal signal, where ``again`` is
+    the same target from an independent sample: what only one sample has, its noise, does not count. 1 if the signal
+    decides the target. Strata of one prompt say nothing; targets of 0 are left out. The interval is from the
+    jackknife over prompts: a bootstrap would draw a prompt twice into its stratum, where it does not vary.
     """
-    kept = (target > 0) & np.isfinite(signal)
-    strata = np.unique(np.round(signal[kept], decimals), return_inverse=True)[1]
-    member = np.eye(strata.max() + 1)[strata] if kept.any() else np.zeros((0, 1))
-    w, log = bootstrap.weights[:, kept], np.log(target[kept])
-    size, first, second = w @ member, (w * log) @ member, (w * log**2) @ member
-    with np.errstate(invalid="ignore", divide="ignore"):
-        inside = np.where(size > 1, second - first**2 / size, 0).clip(min=0)
-        freedom = np.where(size > 1, size - 1, 0).sum(1)
-        return estimate(np.exp(np.sqrt(inside.sum(1) / freedom)))
+    kept = (target > 0) & (again > 0) & np.isfinite(signal)
+    a, b = np.log(target[kept]), np.log(again[kept])
+    strata = np.unique(np.round(signal[kept], decimals), return_inverse=True)[1] if kept.any() else np.zeros(0, int)
+    whole = _covariance_within(strata, a, b)
+    if not np.isfinite(whole):
+        return {"value": None, "ci95": None}
+    P = len(a)
+    left_out = np.array([_covariance_within(*(np.delete(v, i) for v in (strata, a, b))) for i in range(P)])
+    error = np.sqrt((P - 1) / P * ((left_out - left_out.mean()) ** 2).sum())
+    low, value, high = (float(np.exp(np.sqrt(max(whole + z * error, 0)))) for z in (-1.96, 0, 1.96))
+    return {"value": value, "ci95": [low, high] if np.isfinite(error) else None}
+
+
+def _covariance_within(strata: Any, a: Float[Array, " P"], b: Float[Array, " P"]) -> float:
+    """Pooled covariance inside strata; NaN where none has two members."""
+    size = np.bincount(strata)
+    size = np.where(size > 0, size, 1)
+    a, b = (v - (np.bincount(strata, v, minlength=len(size)) / size)[strata] for v in (a, b))
+    freedom = (size - 1).sum()
+    return float((a * b).sum() / freedom) if freedom > 0 else np.nan

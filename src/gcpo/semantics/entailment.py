@@ -69,7 +69,7 @@ class BidirectionalEntailment:
             raise ValueError(f"a loaded model needs its tokenizer, found only a {type(model).__name__}: pass both.")
         self.model, self.tokenizer = model.eval(), tokenizer
         self._entailment = _entailment_class(model.config)
-        self._limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
+        self._limit = min(tokenizer.model_max_length, _positions(model))
         self._threshold, self._batch_size = threshold, batch_size
         self._memory: Memory[Pair, tuple[float, float]] = Memory(cache_size)
         self._warned = False
@@ -179,3 +179,12 @@ def _entailment_class(config: Any) -> int:
             "use a natural-language-inference model, or set id2label in its configuration."
         )
     return found[0]
+
+
+def _positions(model: Any) -> int:
+    """Most tokens a model has positions for; RoBERTa's begin after its padding's."""
+    most = getattr(model.config, "max_position_embeddings", None) or 10**9
+    modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
+    tables = [m for name, m in modules if name.endswith("position_embeddings")]
+    padding = [m.padding_idx for m in tables if getattr(m, "padding_idx", None) is not None]
+    return int(most) - (padding[0] + 1 if padding else 0)

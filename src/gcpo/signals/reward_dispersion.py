@@ -36,10 +36,14 @@ def reward_dispersion(
         ValueError: ``reward_range`` is not positive.
     """
     check_range(reward_range)
-    valid = groups.finite(rewards, mask)
-    r = torch.where(valid, groups.promote(rewards), 0)
-    deviation = groups.std(r, valid, ddof=0).squeeze(-1)
-    return torch.where(groups.live(r, mask), deviation / (reward_range / 2), 0.0)
+    if rewards.numel() == 0:
+        return groups.promote(rewards).new_zeros(rewards.shape[0])
+    valid, live = groups.finite(rewards, mask), groups.live(rewards, mask)
+    r, n = torch.where(valid, groups.promote(rewards), 0), groups.count(valid, groups.promote(rewards))
+    deviation = torch.where(valid, r - r.sum(-1, keepdim=True) / n, 0)
+    # Before the root, which has no gradient at 0.
+    variance = torch.where(live, deviation.square().sum(-1) / n.squeeze(-1), 1)
+    return torch.where(live, variance.sqrt() / (reward_range / 2), 0.0)
 
 
 def check_range(reward_range: float) -> None:

@@ -37,6 +37,8 @@ def reward_quantile_dispersion(
         ValueError: ``reward_range`` is not positive.
     """
     check_range(reward_range)
+    if rewards.numel() == 0:
+        return groups.promote(rewards).new_zeros(rewards.shape[0])
     r = groups.promote(rewards)
     known = r.masked_fill(~groups.finite(r, mask), torch.nan)
     low, high = known.nanquantile(torch.tensor([0.25, 0.75], dtype=r.dtype, device=r.device), dim=-1)
