@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gcpo import signals
 
 NAN = float("nan")
-N, ALPHA, T = 16, 1e-3, 0.6
+N, ALPHA, T = 16, 1e-3, 0.3
 
 
 def entropy(*shares):
@@ -96,8 +96,8 @@ def test_two_responses(cosine):
         "kernel_language_entropy": entropy((1 + overlap) / 2, (1 - overlap) / 2) / math.log(2),
     }
     values = {name: GEOMETRY[name](x).item() for name in expected}
-    # torch.matrix_exp takes one float32 matrix of norm 0.3 to 0.58 to 2e-5 only; two of them to 1e-7.
-    assert values == pytest.approx(expected, abs=3e-5)
+    # torch.matrix_exp takes one float32 matrix to 3e-5 only; ours never gives it one alone.
+    assert values == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize("kernel", ["heat", "matern"])

@@ -38,7 +38,7 @@ def graph(
         sound = fair | ~_pairs(valid)
         valid = valid & sound.all(-1) & sound.all(-2)
         W = torch.where(_pairs(valid), W, 0)
-    return ((W + W.mT) / 2).clamp(min=0), valid
+    return torch.add(W, W.mT).mul_(0.5).clamp_(min=0), valid
 
 
 def _pairs(valid: Bool[Tensor, "B G"]) -> Bool[Tensor, "B G G"]:

@@ -45,7 +45,7 @@ def eigen_score(
     L, failed = torch.linalg.cholesky_ex(ridge + gram - x.shape[-1] * mean.unsqueeze(-1) * mean.unsqueeze(-2))
     pivots = L.diagonal(dim1=-2, dim2=-1)
     rounding = gram.diagonal(dim1=-2, dim2=-1).amax(-1) * torch.finfo(x.dtype).eps
-    rough = (failed > 0) | ~(pivots.square().amin(-1) > 1000 * rounding)
+    rough = (failed > 0) | ~(pivots.square().amin(-1) > 10_000 * rounding)
     if rough.any():  # the smallest pivot is not far above what float32 loses
         pivots = pivots.index_put((rough,), _pivots(x[rough].double(), ridge[rough]))
     return torch.where(n > 1, 2 * pivots.log().sum(-1) / n.clamp(min=1), 0).to(x.dtype)
