@@ -17,6 +17,7 @@ REPEATS ratios, a forward pass before every sketch; with the mask as sampled, th
 
 import argparse
 import json
+import math
 import platform
 import random
 import statistics
@@ -276,14 +277,36 @@ def load(path: str) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
 
 
+def growth() -> dict[str, float]:
+    """Exponents of the sketch's time in responses, tokens, vocabulary and state, each from half to twice its size."""
+    sizes = {"N": 64, "T": 64, "V": 4096, "D": 256}
+
+    def seconds(**changed: int) -> float:
+        N, T, V, D = (sizes | changed).values()
+        logits, states, ids = torch.randn(N, T, V), torch.randn(N, T, D), torch.randint(0, V, (N, T))
+        mask, projection = torch.ones(N, T, dtype=torch.bool), draw_projection(V, D)
+        taken = []
+        for _ in range(8):
+            started = time.process_time()
+            score_features(logits, states, ids, mask, projection)
+            taken.append(time.process_time() - started)
+        return sorted(taken[1:])[3]
+
+    return {name: math.log2(seconds(**{name: 2 * n}) / seconds(**{name: n // 2})) / 2 for name, n in sizes.items()}
+
+
 def main() -> None:
     """Measure the starter policy and, where one is given, a chat model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="directory of a chat model")
     parser.add_argument("--cache", type=Path, help="file that keeps the chat model's sampled tokens")
+    parser.add_argument("--growth", action="store_true", help="print exponents of growth, and no more")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    if options.growth:
+        print(growth())
+        return
     model, tokenizer = load(resolve("starter"))
     rows = [row for drawn in starter_samples(model, tokenizer) for row in measure(model, drawn, batch=256)]
     if options.model:
