@@ -76,7 +76,9 @@ def _tracking(signals: dict[str, np.ndarray], targets: dict[str, np.ndarray], bo
     table["anisotropic_gap"] = {"signal": "cosine_dispersion"} | {
         which: {
             "difference": gap(dispersion, entropy, targets[f"score_variance/{which}"], bootstrap),
-            "spread_at_equal_entropy": spread_at_equal(entropy, targets[f"score_variance/{which}"], bootstrap),
+            "spread_at_equal_entropy": spread_at_equal(
+                entropy, *(targets[f"score_variance/{w}"] for w in ("same", "fresh"))
+            ),
         }
         for which in ("same", "fresh")
     }
