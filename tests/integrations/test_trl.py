@@ -237,7 +237,7 @@ def test_the_gradients_noise_is_that_of_the_probe(tmp_path, monkeypatch, setting
 
     settings = {"max_steps": 1, "learning_rate": 0.0, "loss_type": "grpo", **settings}
     trainer = trained(ours(tmp_path, remember, recipe="grpo", **settings))
-    groups, probe = trainer.last_groups, ResponseGradients(trainer.model, lambda name: "down_proj" in name)
+    groups, probe = trainer.last_groups, ResponseGradients(trainer.model, lambda name: "o_proj" in name)
     asked = [tiny.tokenizer()(prompt)["input_ids"] for prompt in groups.prompts]
     rows = [torch.tensor(a + b) for a, b in zip(asked, said, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)

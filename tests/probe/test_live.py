@@ -69,7 +69,7 @@ def test_the_tap_catches_what_each_response_adds(monkeypatch, checkpointing):
     with tap.watching():
         tap.begin(4)
         loss_of(model, ids).sum().backward()
-    weights = [layer.mlp.down_proj.weight for layer in model.model.layers]
+    weights = [layer.self_attn.o_proj.weight for layer in model.model.layers]
     rows = [
         torch.cat([g.flatten() for g in torch.autograd.grad(part, weights, retain_graph=True)])
         for part in loss_of(model.eval(), ids)
@@ -88,13 +88,13 @@ def test_a_sketch_keeps_products_on_average():
     with tap.watching():
         tap.begin(4)
         loss_of(model, ids).sum().backward()
-    chosen = ResponseGradients(model, lambda name: "down_proj" in name)
+    chosen = ResponseGradients(model, lambda name: "o_proj" in name)
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[:, 0] = False
     exact = chosen.grams(ids, torch.ones_like(ids), mask, group_size=4) / 16
     ones = torch.ones(1, 4)
     found = weighted_variance((tap.caught @ tap.caught.T).unsqueeze(0).double(), ones)
-    assert tap.size == 2 * 32 * 32
+    assert tap.size == 2 * 16 * 16
     assert found.item() == pytest.approx(weighted_variance(exact, ones).item(), rel=0.2)
 
 

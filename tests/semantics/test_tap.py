@@ -106,3 +106,22 @@ def test_it_leaves_no_hook_and_keeps_no_logits():
     assert not model.model._forward_hooks
     assert "generate" not in vars(model)
     assert not tap._call
+
+
+def test_only_the_longest_responses_are_fed_their_last_token():
+    model, _, tap = build()
+    fed = []
+    model.model.register_forward_hook(
+        lambda _m, _a, kwargs, _o: fed.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    _, _, ids, mask = generated(model, tap, pad_token_id=0)
+    longest = mask.sum(1) == mask.sum(1).amax()
+    assert fed[-1] == longest.sum() < len(ids)
+    last = tap.take(ids, mask).last
+    assert (last.abs().sum((1, 2)) > 0).tolist() == longest.tolist()
+
+
+def test_a_response_that_only_looks_as_if_it_had_ended_is_missed():
+    model, _, tap = build()
+    _, _, ids, mask = generated(model, tap, pad_token_id=0)
+    assert tap.take(ids, torch.ones_like(mask)).last is None

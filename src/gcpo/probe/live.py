@@ -2,8 +2,8 @@
 
 A response's share g_i of a step's gradient, scaled so that the gradient is the mean of the g_i: its advantage times
 its score, as far as the loss has it so (ratios, clipping and the normaliser are in). It is caught, sketched
-(``sketch``), at the last linear layer of a few blocks, where the backward pass comes by anyway. Over the live groups
-of a batch:
+(``sketch``), where the backward pass comes by anyway: at the output layer of the attention of a few blocks, which
+stands for the rest (docs/results/probe.md says how well). Over the live groups of a batch:
 
     variance            mean over groups of tr Cov(g): the noise of one response's gradient
     snr                 sum of |E g|^2 over sum of tr Cov(g) / n
@@ -30,7 +30,7 @@ from gcpo.probe.sketch import Features
 from gcpo.probe.variance import mean_square, weighted_variance
 
 _BLOCKS = 4
-_NUMBERS = 1024  # that stand for a layer's gradient
+_NUMBERS = 256  # that stand for a layer's gradient
 
 
 class GradientTap:
@@ -104,16 +104,18 @@ class GradientTap:
 
 
 def _tapped(model: nn.Module) -> Rules:
-    """The last trained linear layer of a few blocks, spread over the depth."""
-    last: dict[str, str] = {}
+    """The last trained linear layer of the first part of a few blocks, spread over the depth."""
+    last: dict[str, tuple[str, str]] = {}
     for path, module in model.named_modules():
         linear = type(module).forward is nn.Linear.forward or type(module).__name__ == "Conv1D"
-        block = re.match(r"(?:.*?\.)?\d+(?=\.)", path)
+        block = re.match(r"((?:.*?\.)?\d+)\.(\w+)", path)
         if linear and block and "experts" not in path and module.weight.requires_grad:
-            last[block.group()] = path
+            part, _ = last.setdefault(block[1], (block[2], path))
+            if part == block[2]:
+                last[block[1]] = part, path
     if not last:
         raise ValueError("no linear layer in the blocks of the model is trained: its gradient cannot be watched.")
-    paths = list(last.values())
+    paths = [path for _, path in last.values()]
     depths = torch.linspace(0, len(paths) - 1, min(_BLOCKS, len(paths))).round().long().tolist()
     weights = {id(model.get_submodule(paths[i]).weight): f"{paths[i]}.weight" for i in depths}
     return rules_of(model, weights)[0]

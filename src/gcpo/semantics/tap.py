@@ -2,8 +2,8 @@
 
 Source: this project. ``transformers``' ``generate`` computes, for every token it draws, the state and the logits that
 predict it. ``Measure`` needs no more than that for scores and log-probabilities, and for embeddings only the state of
-the very last token beside, which one more step of the same generation gives. So they are kept as they come by, which
-saves the forward pass over the whole responses.
+the very last token beside, which one more step of the same generation gives, of the longest responses only. So they
+are kept as they come by, which saves the forward pass over the whole responses.
 
 Logits are not kept: of the distribution p_t only its sketch R p_t, and log p_t(y_t) once the token y_t is seen to be
 fed. N responses, P tokens of the prompt, D features, V tokens of the vocabulary.
@@ -24,7 +24,7 @@ from gcpo.semantics.scores import Projection
 class Tapped(NamedTuple):
     """Of T tokens: the state each was drawn from, its log-probability and the sketch of the distribution.
 
-    ``last`` is the state of the T-th token itself, None if it could not be had.
+    ``last`` is the state of the T-th token itself, where there is one; None if it could not be had.
     """
 
     states: Float[Tensor, "N T D"]
@@ -63,6 +63,7 @@ class GenerationTap:
         self._sketch: list[Tensor] = []
         self._open: Tensor | None = None  # log p of the token that is yet to be seen
         self._call: dict[str, Any] = {}  # what the last step was called with
+        self._last: tuple[Tensor, Tensor] | None = None  # which rows were fed their last token, and its states
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -76,7 +77,9 @@ class GenerationTap:
 
         def one_step_more(*args: Any, **kwargs: Any) -> Any:
             output = generate(*args, **kwargs)
-            self._step(getattr(output, "sequences", output))
+            config = kwargs.get("generation_config") or self._model.generation_config
+            pad = kwargs.get("pad_token_id", config.pad_token_id)
+            self._step(getattr(output, "sequences", output), pad)
             return output
 
         self._model.generate = one_step_more
@@ -89,22 +92,25 @@ class GenerationTap:
                 handle.remove()
 
     @torch.no_grad()
-    def _step(self, said: Tensor) -> None:
+    def _step(self, said: Tensor, pad: int | None) -> None:
         """Feed the last tokens too, while the cache is there; where that is not plain, leave it."""
         call, self._call = self._call, {}
-        mask, places = call.get("attention_mask"), call.get("position_ids")
-        plain = call.get("past_key_values") is not None and (mask is None or mask.ndim == 2)
-        if not plain or len(said) != len(self._states[0]):
+        cache, mask, places = (call.get(name) for name in ("past_key_values", "attention_mask", "position_ids"))
+        if cache is None or (mask is not None and mask.ndim != 2) or len(said) != len(self._states[0]):
             return
-        call["input_ids"] = said[:, -1:]
+        # Responses that ended before are filled up; where one only looks so, take() sees that it is missing.
+        open_ = ~(said[:, -2:] == (-1 if pad is None else pad)).all(1)
+        rows = open_.nonzero().squeeze(1)
+        if not len(rows):
+            return
+        if not open_.all():
+            cache.batch_select_indices(rows)
+        call = {"past_key_values": cache, "use_cache": True, "input_ids": said[rows, -1:]}
         if mask is not None:
-            call["attention_mask"] = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            call["attention_mask"] = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)[rows]
         if places is not None:
-            call["position_ids"] = places[..., -1:] + 1
-        if call.get("cache_position") is not None:
-            call["cache_position"] = call["cache_position"][-1:] + 1
-        self._model(**call)
-        self._call = {}
+            call["position_ids"] = (places[..., -1:] + 1).expand(len(said), 1)[rows]
+        self._last = open_, self._backbone(**call)[0]
 
     def take(self, ids: Int[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Tapped | None:
         """What was kept of these responses, and forget it; None if something else was generated last.
@@ -123,12 +129,19 @@ class GenerationTap:
         scored = self._projection is not None
         tapped = Tapped(
             torch.cat(self._states[:T], dim=1),
-            self._states[T] if steps > T else None,
+            self._states[T] if steps > T else self._last_of(mask[:, T - 1]),
             torch.cat(self._log_p[:T], dim=1) if scored else None,
             torch.stack(self._sketch[:T], dim=1) if scored else None,
         )
         self._forget()
         return tapped
+
+    def _last_of(self, wanted: Bool[Tensor, " N"]) -> Float[Tensor, "N 1 D"] | None:
+        """States of last tokens, if all the wanted ones are there."""
+        if self._last is None or (wanted & ~self._last[0]).any():
+            return None
+        fed, states = self._last
+        return states.new_zeros(len(fed), *states.shape[1:]).index_put_((fed.nonzero().squeeze(1),), states)
 
     def _after_backbone(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self._state = output[0]
