@@ -4,7 +4,8 @@ Forward and backward: completions are random tokens of given lengths, so nothing
 ``training_step`` without ``_prepare_inputs``, over an accumulation window. A share of the groups is dead. Lengths are
 either all alike ("even") or log-normal (sigma 0.7, median a third of the most), cut at the most ("ragged").
 
-Whole step: sampled by the model, scored, forward, backward, AdamW (learning rate 0), shares of dead groups as above;
+Whole step: prompts of ``chain``, whose responses are cut at 24 tokens, and of ``countdown``, the quickstart's task, whose
+responses end by themselves; sampled by the model, scored, forward, backward, AdamW (learning rate 0), shares of dead groups as above;
 then, with no group dead, each recipe against TRL's step, which is the overhead of what it measures.
 
 All variants in turn within a repetition, one thread, float32; medians of ratios to TRL within the repetition, with
@@ -47,6 +48,7 @@ class Case(NamedTuple):
     accumulation: int
     tokens: int
     repeats: int
+    task: str = "chain"
 
 
 class Script(NamedTuple):
@@ -74,7 +76,7 @@ def trainer_of(kind: type, case: Case, script: Script, **settings: Any) -> Any:
 
     config = GCPOConfig if issubclass(kind, GCPOTrainer) else GRPOConfig
     tokenizer = AutoTokenizer.from_pretrained(case.path, padding_side="left")
-    prompts = [e.prompt for e in get_task("chain").examples("train", 256, 0)]
+    prompts = [e.prompt for e in get_task(case.task).examples("train", 256, 0)]
     trainer = Scripted(
         model=AutoModelForCausalLM.from_pretrained(case.path, dtype=torch.float32),
         reward_funcs=script.reward,
@@ -155,7 +157,7 @@ def report(case: Case, what: str, share: str, rows: dict[str, dict[str, Any]]) -
         name: f"{row['of_trl']:.3f} ({row['quartiles'][0]:.3f} to {row['quartiles'][1]:.3f})"
         for name, row in rows.items()
     }
-    print(f"{case.name:8} {what:28} dead {share:4} {found}", flush=True)
+    print(f"{case.name:8} {case.task:10} {what:16} dead {share:4} {found}", flush=True)
     return {**case._asdict(), "path": None, "what": what, "dead": share, "variants": rows}
 
 
@@ -194,7 +196,8 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     starter = Case("starter", resolve("starter"), 8, 192, 1, 24, 9)
-    rows = passes(starter) + whole(starter, list(SHARES))
+    quickstart = starter._replace(tokens=get_task("countdown").max_new_tokens, task="countdown", repeats=15)
+    rows = passes(starter) + whole(starter, list(SHARES)) + whole(quickstart, ["0"])
     if options.model:
         small = Case(options.model.name, str(options.model), 2, 8, 3, 32, 2)
         rows += passes(small) + whole(small, ["0"])
