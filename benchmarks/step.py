@@ -4,9 +4,9 @@ Forward and backward: completions are random tokens of given lengths, so nothing
 ``training_step`` without ``_prepare_inputs``, over an accumulation window. A share of the groups is dead. Lengths are
 either all alike ("even") or log-normal (sigma 0.7, median a third of the most), cut at the most ("ragged").
 
-Whole step: prompts of ``chain``, whose responses are cut at 24 tokens, and of ``countdown``, the quickstart's task, whose
-responses end by themselves; sampled by the model, scored, forward, backward, AdamW (learning rate 0), shares of dead groups as above;
-then, with no group dead, each recipe against TRL's step, which is the overhead of what it measures.
+Whole step: sampled by the model (prompts of ``chain``), scored, forward, backward, AdamW (learning rate 0), shares of
+dead groups as above; then, with no group dead, also on the quickstart's task, each recipe against TRL's step, which is
+the overhead of what it measures.
 
 All variants in turn within a repetition, one thread, float32; medians of ratios to TRL within the repetition, with
 quartiles. Every variant starts a step from the same random state, so it samples the same completions.
