@@ -28,6 +28,8 @@ def _several(directory: Path) -> list[Path]:
     return [write_run(directory / name, steps=12, seed=seed) for seed, name in enumerate(("first", "second"))]
 
 
+playwright.expect.set_options(timeout=30_000)  # machines may be busy
+
 PAGES: dict[str, Callable[[Path], Any]] = {
     "run": lambda directory: write_run(directory / "run", steps=12),
     "several": _several,
@@ -57,9 +59,9 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         return page
 
     yield open_
-    assert said == []
     for context in browser.contexts:
         context.close()
+    assert said == []
 
 
 @pytest.mark.parametrize("kind", PAGES)
