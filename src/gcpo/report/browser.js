@@ -5,12 +5,12 @@ const view = { run: 0, matches: [], at: 0 }; // matches: indices into the run's 
 
 const viewed = () => runs[view.run];
 
-const filters = () => ["state", "order", "at-step", "search"].map($);
+const filters = () => ["state", "order", "at-step", "search"].map($).filter(Boolean);
 
-/** Listen to browser.html; what tells no groups of this page apart is hidden. */
+/** Listen to the controls; those of browser.html that tell no groups of this page apart are hidden. */
 function startBrowser() {
   for (const label of document.querySelectorAll("[data-run-choice]")) label.hidden = runs.length === 1;
-  $("at-step").parentElement.hidden = !runs.some(({ groups }) => groups.some(({ step }) => known(step)));
+  $("at-step")?.parentElement.toggleAttribute("hidden", !runs.some(({ groups }) => groups.some(({ step }) => known(step))));
   for (const node of filters()) node.addEventListener("input", findGroups);
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));
@@ -39,7 +39,7 @@ function clearFilter() {
 
 function findGroups() {
   const { groups } = viewed();
-  const [state, step, words] = [$("state").value, $("at-step").value, $("search").value.toLowerCase()];
+  const [state, step, words] = [$("state").value, $("at-step")?.value ?? "", $("search").value.toLowerCase()];
   const passes = (group) =>
     (state === "all" || group.dead === (state === "dead")) &&
     (step === "" || group.step === Number(step)) &&
