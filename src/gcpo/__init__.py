@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gcpo.integrations.trl_config import GCPOConfig
     from gcpo.recipes import RECIPES, Outcome, Recipe, recipe
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOME = {
     "signals": "gcpo.signals",

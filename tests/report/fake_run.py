@@ -13,7 +13,13 @@ SIGNALS = ("semantic_entropy", "cosine_dispersion", "barycentric_transport", "re
 
 
 def write_run(
-    directory: Path, steps: int = 60, groups_per_step: int = 4, size: int = 8, seed: int = 0, recipe: str = "gcpo"
+    directory: Path,
+    steps: int = 60,
+    groups_per_step: int = 4,
+    size: int = 8,
+    seed: int = 0,
+    recipe: str = "gcpo",
+    recorded_every: int = 1,
 ) -> Path:
     """Write a finished run into ``directory`` and return it."""
     draw = random.Random(seed)
@@ -32,7 +38,7 @@ def write_run(
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     groups = [[_group(draw, step, steps, g, size) for g in range(groups_per_step)] for step in range(1, steps + 1)]
     _write_lines(directory / "metrics.jsonl", (_metrics(draw, step, row) for step, row in enumerate(groups, 1)))
-    _write_lines(directory / "groups.jsonl", (group for row in groups for group in row))
+    _write_lines(directory / "groups.jsonl", (group for row in groups[::recorded_every] for group in row))
     summary = {
         "status": "finished",
         "before": {"accuracy": 0.361, "ci95": [0.32, 0.404], "n": 512},

@@ -4,15 +4,15 @@ A call fails as a whole where the function raises, takes longer than the time li
 reward a response. A single value fails that is NaN, infinite, no number, or beyond ±1e15, where the squares that
 advantages are made of soon leave float32. None is not a failure: TRL's word for a function that has nothing to say.
 
-===========  ===============  ===========================================================
+============ ===============  ===========================================================
 ``on_error`` a call fails     a value fails
-===========  ===============  ===========================================================
+============ ===============  ===========================================================
 ``strict``   the run stops    the run stops
 ``stop``     the run stops    the response goes without this reward (the default)
 ``mask``     no response of   the response goes without this reward
              the call has
              this reward
-===========  ===============  ===========================================================
+============ ===============  ===========================================================
 
 The time limit interrupts the function where it runs, in the main thread, by a signal. A worker thread would go on for
 ever, and libraries that set alarms (SIGALRM) of their own, as math-verify does, work in the main thread only. The

@@ -7,7 +7,10 @@ const viewed = () => runs[view.run];
 
 const filters = () => ["state", "order", "at-step", "search"].map($).filter(Boolean);
 
+/** Listen to the controls; those of browser.html that tell no groups of this page apart are hidden. */
 function startBrowser() {
+  for (const label of document.querySelectorAll("[data-run-choice]")) label.hidden = runs.length === 1;
+  $("at-step")?.parentElement.toggleAttribute("hidden", !runs.some(({ groups }) => groups.some(({ step }) => known(step))));
   for (const node of filters()) node.addEventListener("input", findGroups);
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));

@@ -63,7 +63,7 @@ function gapFigure(words, gap) {
     }),
     el("p", { class: "caption" }, words.hint(signal)),
     el("div", { class: "plot small" }),
-    gapTable(gap),
+    gapTable(gap, words.title),
     known(spread?.value) ? el("p", { class: "caption" }, spreadInWords(spread)) : null,
   );
 }
@@ -83,14 +83,14 @@ function verdict(difference, words, signal) {
 }
 
 /** Samples by what was measured of them. */
-function gapTable(gap) {
+function gapTable(gap, title) {
   const samples = samplesOf(gap);
   const kinds = [...new Set(samples.flatMap((sample) => Object.keys(gap[sample])))];
   const cell = (sample, kind) => estimated(gap[sample][kind], kind === "difference" ? signed : num);
   return table(
     ["Responses", ...kinds.map((kind) => capital(plain(kind)))],
     samples.map((sample) => [capital(sample), ...kinds.map((kind) => cell(sample, kind))]),
-    { "aria-label": "The gap in numbers" },
+    { "aria-label": `${title} In numbers` },
   );
 }
 

@@ -16,10 +16,7 @@ function start() {
   showCurves();
   startBrowser();
   startSignals();
-  for (const select of runChoices()) {
-    select.addEventListener("input", () => chooseRun(Number(select.value)));
-    select.parentElement.hidden = runs.length === 1;
-  }
+  for (const select of runChoices()) select.addEventListener("input", () => chooseRun(Number(select.value)));
   chooseRun(0);
   document.documentElement.dataset.ready = String(Math.round(performance.now())); // milliseconds it took
 }

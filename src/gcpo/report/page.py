@@ -94,7 +94,7 @@ def _html(data: str, body: str, scripts: Sequence[str]) -> str:
     return Template(_resource("page.html")).substitute(
         hashes=hashes,
         style=_resource("page.css"),
-        body=_resource(body),
+        body=Template(_resource(body)).substitute(browser=_resource("browser.html")),
         data=data,
         guard=guard,
         plotly=plotly,

@@ -50,7 +50,8 @@ def _columns(lines: list[Record]) -> dict[str, list[float | None]]:
     """The metrics as one list a name, ordered by step; where a resumed run repeats a step, its later line counts."""
     by_step = {row["step"]: row for row in lines if number(row.get("step")) is not None}
     ordered = [by_step[step] for step in sorted(by_step)]
-    columns = {name: [number(row.get(name)) for row in ordered] for row in ordered for name in row}
+    logged = dict.fromkeys(name for row in ordered for name in row)
+    columns = {name: [number(row.get(name)) for row in ordered] for name in logged}
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 

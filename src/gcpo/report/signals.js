@@ -58,7 +58,7 @@ function correlations(groups, list) {
   const columns = list.map((measure) => groups.map(measure.of));
   const cell = (i, j) => (j < i ? rhoButton(spearman(columns[i], columns[j]), i, j) : "");
   return table(
-    ["", ...list.slice(0, -1).map((_, j) => String(j + 1))],
+    ["Measure", ...list.slice(0, -1).map((_, j) => String(j + 1))],
     list.map(({ name }, i) => [`${i + 1} ${name}`, ...list.slice(0, -1).map((_, j) => cell(i, j))]),
     { class: "scroll matrix", "aria-label": "Spearman correlations" },
   );
@@ -81,6 +81,6 @@ function separations(groups, list) {
     const [high, low] = [live.map(of), dead.map(of)];
     return [name, num(median(high)), num(median(low)), percent(separation(high, low), 0)];
   };
-  const head = ["", `Live (${num(live.length)})`, `Dead (${num(dead.length)})`, "Live higher"];
+  const head = ["Measure", `Live (${num(live.length)})`, `Dead (${num(dead.length)})`, "Live higher"];
   return table(head, list.map(row), { "aria-label": "Live groups against dead ones" });
 }
