@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ngcpo {arguments.command}: interrupted", file=sys.stderr)
         return 130
     print(json.dumps(result, indent=2) if arguments.json else text)
+    if isinstance(result, dict) and result.get("failed"):
+        return 1
     return 130 if isinstance(result, dict) and result.get("status") == "interrupted" else 0
 
 
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file (a small built-in bench)")
     bench.add_argument("--output", type=Path, metavar="DIR", help="directory of the bench (runs/bench-NAME)")
+    bench.add_argument("--export", type=Path, metavar="DIR", help="write the tables there as Markdown and CSV")
     bench.add_argument("--jobs", type=int, metavar="N", help="runs at a time, a thread each (cores; 1 with a GPU)")
 
     report = command("report", _report, "draw the page of one or several run directories")
@@ -229,10 +232,14 @@ def _bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     config = arguments.config or Path(str(files("gcpo.experiment.bench").joinpath("default.toml")))
     plan = read(config)
     from gcpo.experiment.bench.bench import bench
+    from gcpo.experiment.bench.export import export, tables, text
 
     output = arguments.output or Path("runs", f"bench-{config.stem}")
     result = bench(plan, output, arguments.jobs)
-    return result, str(output / "bench.json")
+    if arguments.export is not None:
+        export(result, arguments.export)
+    failed = [f"FAILED {cell}: {reason}" for cell, reason in result["failed"].items()]
+    return result, "\n\n".join([*map(text, tables(result)), *failed, f"written to {output / 'bench.json'}"])
 
 
 _GAPS = ("anisotropic_gap", "calibration_gap")

@@ -53,7 +53,7 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
     ]
     _run(runner, report, "report")
     wanted = len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes)
-    result = {
+    result: dict[str, Any] = {
         "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + report)},
         "failed": {str(cell.directory): reason for cell, reason in runner.failed.items()},
         "plan": _told(plan),
@@ -61,7 +61,8 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
         "tuning": chosen,
         **summarise(plan, _table(plan, report, runner.curve)),
     }
-    _write(output / "bench.json", json.dumps(plain(result), indent=1) + "\n")
+    result = plain(result)
+    _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
     return result
 
 

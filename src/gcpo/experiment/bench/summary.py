@@ -2,15 +2,16 @@
 
     scores        final accuracy and area under the curve of each recipe: IQM and mean over all problems
     comparisons   each recipe with the baseline: paired differences, probability of improvement, p by flipping the
-                  signs of the differences by seed, adjusted by Holm over all comparisons of a table
-    problems      the same for one task and model, the mean curve, and what it costs to reach the target
+                  signs of the differences by seed, adjusted by Holm over all recipes
+    problems      the same for one task and model, adjusted by Holm over all recipes and problems; the mean curve, and
+                  what it costs to reach the target
 
 The target is the baseline's mean final accuracy, or the task's own. A run reaches it where the line through its
 evaluations first does; one that never does is censored: counted, and beyond every other in the median. The cost ratio
 is of the mean curves over the seeds both have, in every resample with the target of that resample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,21 +37,31 @@ def summarise(plan: Plan, table: Table) -> dict[str, Any]:
         plan: The bench.
         table: Curves of the reported seeds that are there; a recipe or problem may have none.
     """
-    targets = {problem.name: _target(plan, problem, table[problem.name]) for problem in plan.problems}
+    whole = {score: {"all": _comparisons(plan, table.values(), score)} for score in SCORES}
+    apart = {score: {name: _comparisons(plan, [runs], score) for name, runs in table.items()} for score in SCORES}
+    for tables in (*whole.values(), *apart.values()):
+        _adjust(tables)
     return {
-        "scores": {
-            recipe.name: {score: _score(table, recipe.name, score) for score in SCORES} for recipe in plan.recipes
-        },
-        "comparisons": {score: _comparisons(plan, table, score) for score in SCORES},
+        "scores": {r.name: {score: _score(table, r.name, score) for score in SCORES} for r in plan.recipes},
+        "comparisons": {score: whole[score]["all"] for score in SCORES},
         "problems": {
-            name: {
-                "target": targets[name],
-                "recipes": {recipe: _recipe(curves, targets[name]) for recipe, curves in by_recipe.items() if curves},
-                "comparisons": {score: _comparisons(plan, {name: by_recipe}, score) for score in SCORES},
-                "cost_ratios": _ratios(plan, by_recipe, targets[name]),
-            }
-            for name, by_recipe in table.items()
+            problem.name: _problem(plan, problem, table[problem.name])
+            | {"comparisons": {score: apart[score][problem.name] for score in SCORES}}
+            for problem in plan.problems
         },
+    }
+
+
+def _problem(plan: Plan, problem: Problem, runs: Mapping[str, Runs]) -> dict[str, Any]:
+    """One task and model."""
+    base = runs[plan.baseline]
+    finals = [curve.final for curve in base.values()]
+    target = problem.task.target if problem.task.target is not None else float(np.mean(finals)) if finals else None
+    others = {name: r for name, r in runs.items() if name != plan.baseline and set(r) & set(base)}
+    return {
+        "target": target,
+        "recipes": {name: _recipe(curves, target) for name, curves in runs.items() if curves},
+        "cost_ratios": {name: _ratio(curves, base, problem.task.target) for name, curves in others.items()},
     }
 
 
@@ -65,16 +76,21 @@ def _column(runs: Runs, score: str) -> Float[np.ndarray, "n 1"]:
     return np.array([[getattr(curve, score)] for curve in runs.values()])
 
 
-def _comparisons(plan: Plan, table: Table, score: str) -> dict[str, Any]:
+def _comparisons(plan: Plan, problems: Iterable[Mapping[str, Runs]], score: str) -> dict[str, Any]:
     """Each recipe with the baseline, on the problems and seeds that both have."""
-    found = {}
+    found, by_problem = {}, list(problems)
     for recipe in (r.name for r in plan.recipes if r.name != plan.baseline):
-        pairs = [_pairs(runs[recipe], runs[plan.baseline], score) for runs in table.values()]
-        strata = [pair for pair in pairs if len(pair)]
-        if strata:
+        pairs = [_pairs(runs[recipe], runs[plan.baseline], score) for runs in by_problem]
+        if strata := [pair for pair in pairs if len(pair)]:
             found[recipe] = _comparison(strata)
-    adjusted = holm([row["p"] for row in found.values()])
-    return {name: row | {"p_holm": p} for (name, row), p in zip(found.items(), adjusted, strict=True)}
+    return found
+
+
+def _adjust(tables: Mapping[str, dict[str, Any]]) -> None:
+    """Add ``p_holm``, over all comparisons of these tables."""
+    rows = [row for comparisons in tables.values() for row in comparisons.values()]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
 
 
 def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
@@ -94,17 +110,10 @@ def _comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
     }
 
 
-def _target(plan: Plan, problem: Problem, runs: Mapping[str, Runs]) -> float | None:
-    if problem.task.target is not None:
-        return problem.task.target
-    finals = [curve.final for curve in runs[plan.baseline].values()]
-    return float(np.mean(finals)) if finals else None
-
-
 def _recipe(runs: Runs, target: float | None) -> dict[str, Any]:
     """One recipe on one problem."""
     return {
-        "seeds": list(runs),
+        "runs": {seed: {score: getattr(curve, score) for score in SCORES} for seed, curve in runs.items()},
         **{score: bootstrap([_column(runs, score)], mean) for score in SCORES},
         "curve": _mean_curve(runs),
         "to_target": None if target is None else _to_target(runs, target),
@@ -146,19 +155,6 @@ def crossing(accuracy: Float[np.ndarray, " T"], target: float) -> float | None:
 
 def _at(cost: Float[np.ndarray, " T"], index: float) -> float:
     return float(np.interp(index, np.arange(len(cost)), cost))
-
-
-def _ratios(plan: Plan, runs: Mapping[str, Runs], target: float | None) -> dict[str, Any]:
-    """What each recipe's mean curve costs to the target, over what the baseline's costs."""
-    base, fixed = runs[plan.baseline], target if _is_fixed(plan, runs, target) else None
-    others = [recipe.name for recipe in plan.recipes if recipe.name != plan.baseline and runs[recipe.name]]
-    return {name: _ratio(runs[name], base, fixed) for name in others if set(runs[name]) & set(base)}
-
-
-def _is_fixed(plan: Plan, runs: Mapping[str, Runs], target: float | None) -> bool:
-    """Whether the target is the task's own."""
-    finals = [curve.final for curve in runs[plan.baseline].values()]
-    return not finals or target != float(np.mean(finals))
 
 
 def _ratio(first: Runs, base: Runs, fixed: float | None) -> dict[str, Any]:
