@@ -239,7 +239,7 @@ def _bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if arguments.export is not None:
         export(result, arguments.export)
     failed = [f"FAILED {cell}: {reason}" for cell, reason in result["failed"].items()]
-    return result, "\n\n".join([*map(text, tables(result)), *failed, f"written to {output / 'bench.json'}"])
+    return result, "\n\n".join([*map(text, tables(result)), *failed, f"report: {output / 'report.html'}"])
 
 
 _GAPS = ("anisotropic_gap", "calibration_gap")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from gcpo import report
 from gcpo.experiment.bench.curves import Curve
 from gcpo.experiment.bench.plan import Cell, Plan
 from gcpo.experiment.bench.run import Runner
@@ -30,7 +31,7 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
         jobs: Runs at a time; None: one a core, or one where there is a GPU.
 
     Returns:
-        What ``bench.json`` holds.
+        What ``bench.json`` holds; its page is ``report.html``.
 
     Raises:
         UsageError: The plan cannot be carried out, or the directory holds cells of other settings; nothing was run.
@@ -44,25 +45,26 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
         problem.name: {recipe.name: choose(plan, problem, recipe, runner.curve) for recipe in plan.recipes}
         for problem in plan.problems
     }
-    report = [
+    reported = [
         plan.cell(problem, recipe, settings, seed)
         for problem in plan.problems
         for seed in plan.seeds  # those of one seed side by side, so that what else runs here slows all alike
         for recipe in plan.recipes
         if (settings := chosen[problem.name][recipe.name]["chosen"]) is not None
     ]
-    _run(runner, report, "report")
+    _run(runner, reported, "report")
     wanted = len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes)
     result: dict[str, Any] = {
-        "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + report)},
+        "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + reported)},
         "failed": {str(cell.directory): reason for cell, reason in runner.failed.items()},
         "plan": _told(plan),
         "versions": versions(),
         "tuning": chosen,
-        **summarise(plan, _table(plan, report, runner.curve)),
+        **summarise(plan, _table(plan, reported, runner.curve)),
     }
     result = plain(result)
     _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
+    report.build(output)
     return result
 
 
