@@ -89,7 +89,7 @@ def sign_flips(difference: Values) -> float:
     """p-value of a mean difference, two-sided: with either sign as likely, exact up to 13 differences."""
     from scipy.stats import permutation_test
 
-    if not difference.any():
+    if not difference.any() or len(difference) == 1:
         return 1.0
     result = permutation_test(
         (difference,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)

@@ -56,7 +56,7 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
     wanted = len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes)
     result: dict[str, Any] = {
         "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + reported)},
-        "failed": {str(cell.directory): reason for cell, reason in runner.failed.items()},
+        "failed": runner.failed,
         "plan": _told(plan),
         "versions": versions(),
         "tuning": chosen,
@@ -90,7 +90,7 @@ def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
     with tqdm(total=len(cells), initial=len(cells) - len(left), desc=phase, file=sys.stderr, unit="run") as bar:
 
         def done(cell: Cell, curve: Curve | None) -> None:
-            said = f"{curve.final:.1%}" if curve else f"FAILED, {runner.failed.get(cell)}"
+            said = f"{curve.final:.1%}" if curve else f"FAILED, {runner.failed.get(str(cell.directory))}"
             bar.write(f"{cell.directory}: {said}", file=sys.stderr)
             bar.update()
 

@@ -7,7 +7,7 @@
     Holm       adjusted p-values: the i-th smallest of m times m - i + 1, never decreasing
 
 A stratum is (n, k): n seeds, k numbers each. With few seeds percentile intervals are too narrow: of 5 normal values a
-95 % interval of the mean covers it about 83 times of 100, of 10 about 90 times.
+95 % interval of the mean covers it about 84 times of 100, of 10 about 90 times.
 """
 
 from collections.abc import Callable, Sequence

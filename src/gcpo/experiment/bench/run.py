@@ -33,12 +33,14 @@ class Runner:
     Attributes:
         root: Directory of the cells.
         jobs: How many at a time.
-        failed: Cells that failed, with the reason.
+        train: The command that runs one.
+        failed: Why cells failed, by their directories.
     """
 
     root: Path
     jobs: int
-    failed: dict[Cell, str] = field(default_factory=dict)
+    train: tuple[str, ...] = (sys.executable, "-m", "gcpo", "train")
+    failed: dict[str, str] = field(default_factory=dict)
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -78,7 +80,7 @@ class Runner:
                 for future in as_completed(futures):
                     cell = futures[future]
                     if (reason := future.result()) is not None:
-                        self.failed[cell] = reason
+                        self.failed[str(cell.directory)] = reason
                     done(cell, self.curve(cell))
             except BaseException:
                 self._stop(pool)
@@ -114,7 +116,7 @@ class Runner:
     def _train(self, cell: Cell, run: Path, lock: int) -> int:
         settings = Path(f"{run}.yaml")
         settings.write_text(yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
-        command = [sys.executable, "-m", "gcpo", "train", "--config", str(settings), "--output", str(run)]
+        command = [*self.train, "--config", str(settings), "--output", str(run)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         with open(f"{run}.log", "ab") as log:
             process = subprocess.Popen(

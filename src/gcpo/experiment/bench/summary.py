@@ -146,11 +146,11 @@ def _to_target(runs: Runs, target: float) -> dict[str, Any]:
 
 def crossing(accuracy: Float[np.ndarray, " T"], target: float) -> float | None:
     """Index at which the line through the accuracies first reaches the target; None if it never does."""
-    there = np.flatnonzero(accuracy >= target)
+    there = np.flatnonzero(accuracy >= target - 1e-9)  # a mean of equal numbers may be rounded up
     if not len(there):
         return None
     i = int(there[0])
-    return 0.0 if i == 0 else i - 1 + float((target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1]))
+    return 0.0 if i == 0 else i - 1 + min(1.0, float((target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])))
 
 
 def _at(cost: Float[np.ndarray, " T"], index: float) -> float:
