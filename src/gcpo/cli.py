@@ -21,6 +21,8 @@ _SFT = """Fine-tune a policy on gold solutions (TRL's SFTTrainer), so that it ha
 Any field of SFTConfig can be set as key=value, e.g. max_steps=20 learning_rate=5e-5. The model is in DIR/model."""
 _EVAL = """Ask a model the held-out prompts: greedy accuracy, pass@1, unbiased pass@k and majority vote, with intervals
 over prompts. With --against MODEL a paired test of the two. What was wrong is kept in failures.jsonl."""
+_BENCH = """Train recipes on tasks, paired by seed, each with the learning rate it does best with on other seeds, and
+compare them with intervals. Every run is a gcpo train of its own. The same command goes on where it was stopped."""
 _PROBE = """Sample groups, compute every signal and the true variance of the gradient, and say which signal tracks it;
 then compare the updates of recipes with the true gradient. Writes tracking.json, alignment.json and report.html."""
 
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ngcpo {arguments.command}: interrupted", file=sys.stderr)
         return 130
     print(json.dumps(result, indent=2) if arguments.json else text)
+    if isinstance(result, dict) and result.get("failed"):
+        return 1
     return 130 if isinstance(result, dict) and result.get("status") == "interrupted" else 0
 
 
@@ -94,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--groups", type=int, metavar="N", help="prompts to sample (128)")
     probe.add_argument("--group-size", type=int, metavar="G", help="responses a group (8)")
     _subject(probe)
+
+    bench = command(
+        "bench", _bench, "recipes x tasks x models x learning rates x seeds, paired, with intervals", _BENCH
+    )
+    bench.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file (a small built-in bench)")
+    bench.add_argument("--output", type=Path, metavar="DIR", help="directory of the bench (runs/bench-NAME)")
+    bench.add_argument("--export", type=Path, metavar="DIR", help="write the tables there as Markdown and CSV")
+    bench.add_argument("--jobs", type=int, metavar="N", help="runs at a time, a thread each (cores; 1 with a GPU)")
 
     report = command("report", _report, "draw the page of one or several run directories")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory")
@@ -207,6 +219,27 @@ def _probe(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     written = f"written to {summary['tracking']}\nreport: {summary['report']}"
     text = [_tracking_table(tracking), _gaps(tracking), _alignment_table(aligned), written]
     return summary | {"tracking": tracking, "alignment": aligned}, "\n\n".join(text)
+
+
+def _bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from importlib.resources import files
+
+    from gcpo.experiment.bench.plan import read
+    from gcpo.experiment.settings import UsageError
+
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, found {arguments.jobs}.")
+    config = arguments.config or Path(str(files("gcpo.experiment.bench").joinpath("default.toml")))
+    plan = read(config)
+    from gcpo.experiment.bench.bench import bench
+    from gcpo.experiment.bench.export import export, tables, text
+
+    output = arguments.output or Path("runs", f"bench-{config.stem}")
+    result = bench(plan, output, arguments.jobs)
+    if arguments.export is not None:
+        export(result, arguments.export)
+    failed = [f"FAILED {cell}: {reason}" for cell, reason in result["failed"].items()]
+    return result, "\n\n".join([*map(text, tables(result)), *failed, f"report: {output / 'report.html'}"])
 
 
 _GAPS = ("anisotropic_gap", "calibration_gap")

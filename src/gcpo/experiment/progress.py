@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from gcpo.experiment.rundir import RunDirectory
-from gcpo.integrations.trl import GCPOTrainer, GroupBatch
+from gcpo.integrations.trl import GCPOTrainer, GroupBatch, TRLTrainer
 from gcpo.semantics import plane
 
 # The run directory speaks one language whatever the host calls its metrics.
@@ -53,10 +53,22 @@ class Metrics(TrainerCallback):
         if "loss" not in logs:
             return
         metrics = {_RENAMED.get(name, name): value for name, value in logs.items()}
-        elapsed = time.perf_counter() - self._started
-        self._run.append("metrics.jsonl", {"step": state.global_step, "time": round(elapsed, 3), **metrics})
+        self._run.append("metrics.jsonl", {"step": state.global_step, "time": self.seconds(), **metrics})
         values = {k: f"{metrics[v]:.2f}" for k, v in self.shown.items() if metrics.get(v) is not None}
         self._bar.set_postfix(values, refresh=False)
+
+    def seconds(self) -> float:
+        """Training time of the run so far."""
+        return round(time.perf_counter() - self._started, 3)
+
+    @contextlib.contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What is done meanwhile is no training time."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - started
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar."""
@@ -86,7 +98,7 @@ class Recorder(Metrics):
         super().__init__(run)
         self._answers = answers
         self._considered: GroupBatch | None = None
-        self.trainer: GCPOTrainer | None = None
+        self.trainer: GCPOTrainer | TRLTrainer | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar, and record some groups of a new batch."""
@@ -102,6 +114,29 @@ class Recorder(Metrics):
             for record in group_records(batch, _GROUPS_A_STEP):
                 answer = self._answers.get(record["prompt"])
                 self._run.append("groups.jsonl", {"step": state.global_step, "answer": answer, **record})
+
+
+class Interim(TrainerCallback):
+    """Writes ``evaluations.jsonl``: the accuracy after every so many steps but the last, which ``after`` is of.
+
+    Args:
+        run: Directory of the run.
+        recorder: Whose clock stands still meanwhile.
+        every: Steps between evaluations; 0 for none.
+        test: The accuracy of the model as it stands.
+    """
+
+    def __init__(self, run: RunDirectory, recorder: Metrics, every: int, test: Callable[[], float]) -> None:
+        self._run, self._recorder, self._every, self._test = run, recorder, every, test
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Evaluate if it is time."""
+        if not self._every or state.global_step % self._every or state.global_step >= state.max_steps:
+            return
+        with self._recorder.off_the_clock():
+            accuracy = self._test()
+        record = {"step": state.global_step, "time": self._recorder.seconds(), "accuracy": accuracy}
+        self._run.append("evaluations.jsonl", record)
 
 
 class StopAtSignal(TrainerCallback):

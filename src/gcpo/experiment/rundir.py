@@ -4,6 +4,7 @@
     groups.jsonl     a line a recorded group             summary.json    before, after, change, status
     checkpoints/     to resume from                      model/          the trained policy
     rates.json       share of right responses to each held-out prompt, before and after
+    evaluations.jsonl   a line an evaluation on the way, if there are any
     report.html, report.json
 
 Whole files and the model are written beside their place and moved there; lines are flushed as they are written, and a
@@ -147,7 +148,7 @@ class RunDirectory:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps after ``step``, which a resumed run takes again, and a half-written last line."""
-        for name in ("metrics.jsonl", "groups.jsonl"):
+        for name in ("metrics.jsonl", "groups.jsonl", "evaluations.jsonl"):
             if (self.path / name).is_file():
                 kept = [line for line in self.lines(name) if line["step"] <= step]
                 self.write_text(name, "".join(json.dumps(line) + "\n" for line in kept))

@@ -146,21 +146,36 @@ class TrainSettings(LoraSettings):
 
     Attributes:
         recipe: Name of the recipe.
+        host: ``gcpo``, or ``trl`` for TRL's own trainer, to compare with; it knows the recipe ``grpo`` alone.
+        reward_noise: Share of rewards of 0 and 1 that are flipped in training; evaluation is clean.
         eval_seed: Seed of the held-out prompts and of sampling their responses; the same for all seeds of a study.
         eval_prompts: Held-out prompts to evaluate on, before and after.
         eval_samples: Responses sampled for each.
+        eval_every: Steps between evaluations on the way, off the clock; 0 for none.
+        report: Draw the page when the run ends; ``gcpo report`` draws it later.
         trainer: Fields of ``GCPOConfig``.
     """
 
     recipe: str = "gcpo-bot"
+    host: str = "gcpo"
+    reward_noise: float = 0.0
     eval_seed: int = 0
     eval_prompts: int = 512
     eval_samples: int = 4
+    eval_every: int = 0
+    report: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "eval_prompts", "eval_samples")
+        self._at_least(0, "eval_every")
+        if not 0 <= self.reward_noise <= 1:
+            raise UsageError(f"reward_noise must be a share, 0 to 1, found {self.reward_noise}.")
+        if self.host not in ("gcpo", "trl"):
+            raise UsageError(f"host must be gcpo or trl, found {self.host!r}.")
+        if self.host == "trl" and self.recipe != "grpo":
+            raise UsageError(f"host=trl knows the recipe grpo alone, found {self.recipe!r}: give recipe=grpo with it.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def paired(first: Values, second: Values) -> dict[str, Any]:
     return {
         "difference": float(difference.mean()),
         "ci95": interval(difference) if np.ptp(difference) else None,
-        "p": _mcnemar(better, worse) if binary else _permuted(difference),
+        "p": _mcnemar(better, worse) if binary else sign_flips(difference),
         "test": "McNemar, exact" if binary else "permutation of signs",
         "first": better,
         "second": worse,
@@ -85,10 +85,11 @@ def _mcnemar(better: int, worse: int) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def _permuted(difference: Values) -> float:
+def sign_flips(difference: Values) -> float:
+    """p-value of a mean difference, two-sided: with either sign as likely, exact up to 13 differences."""
     from scipy.stats import permutation_test
 
-    if not difference.any():
+    if not difference.any() or len(difference) == 1:
         return 1.0
     result = permutation_test(
         (difference,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)

@@ -18,14 +18,15 @@ from gcpo import policies, report
 from gcpo.experiment.adapters import merged, restore, with_lora
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
 from gcpo.experiment.hostconfig import host_config
-from gcpo.experiment.progress import Recorder, StopAtSignal, bar
+from gcpo.experiment.progress import Interim, Recorder, StopAtSignal, bar
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import TrainSettings, UsageError, own
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
-from gcpo.integrations.trl import GCPOTrainer
+from gcpo.integrations.trl import GCPOTrainer, TRLTrainer
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.signals import SIGNALS
 from gcpo.tasks import Example, Task
+from gcpo.tasks.noise import Noisy
 
 # The starter policy: 32 prompts x 8 responses a step; docs/results/quickstart.md has how this was found.
 _QUICKSTART: dict[str, Any] = {
@@ -41,6 +42,7 @@ _PRETRAINED: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 4,
 }
+_TRAINERS: dict[str, Any] = {"gcpo": GCPOTrainer, "trl": TRLTrainer}
 _PROMPTS = 4096  # of a built-in task; a data file is used whole
 
 
@@ -54,8 +56,6 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     Raises:
         UsageError: The settings cannot be carried out; nothing has been trained.
     """
-    # TRL sets these fields itself; what transformers thinks of it is no news to our user.
-    warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
     hf_logging.disable_progress_bar()  # one bar is enough
     load_signals(settings)
     task = build_task(settings)
@@ -87,8 +87,8 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
         if summary["before"] is None:
             measure("before")
         run.write_summary(summary)
-        interrupted, steps = _train(model, tokenizer, config, task, prompts, run, chat)
-        summary |= {"steps": steps, "seconds": round(run.seconds(), 1)}
+        interrupted, steps = _train(model, tokenizer, config, settings, task, prompts, run, test)
+        summary |= {"steps": steps, "seconds": round(run.seconds(), 1), "responses": config.generation_batch_size}
         model = merged(model, output / "adapter")
         run.write_directory("model", lambda path: (model.save_pretrained(path), tokenizer.save_pretrained(path)))
         if not interrupted:
@@ -97,7 +97,8 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
             summary["change"] = {"accuracy": float(change.mean()), "ci95": interval(change)}
         summary["status"] = "interrupted" if interrupted else "finished"
         run.write_summary(summary)
-        summary["report"] = str(report.build(output))  # a run is finished when it has one
+        # A run is finished when this is said.
+        summary["report"] = str(report.build(output)) if settings.report else None
         run.write_summary(summary)
     return summary
 
@@ -107,9 +108,9 @@ class _Examiner:
 
     def __init__(self, task: Task, examples: list[Example], settings: TrainSettings, length: int, chat: bool) -> None:
         self._task, self._examples, self._settings = task, examples, settings
-        self._length, self._chat = length, chat
+        self._length, self.chat = length, chat
 
-    def __call__(self, model: Any, tokenizer: Any, label: str) -> Evaluation:
+    def __call__(self, model: Any, tokenizer: Any, label: str | None = None) -> Evaluation:
         size = 512 if model.num_parameters() < 10_000_000 else 32
         return evaluate(
             model,
@@ -119,16 +120,24 @@ class _Examiner:
             samples=self._settings.eval_samples,
             seed=self._settings.eval_seed,
             max_new_tokens=self._length,
-            chat=self._chat,
+            chat=self.chat,
             batch_size=size,
-            progress=lambda batches: bar(over=batches, label=label),
+            progress=lambda batches: batches if label is None else bar(over=batches, label=label),
         )
 
 
 def _train(
-    model: Any, tokenizer: Any, config: GCPOConfig, task: Task, prompts: list[Example], run: RunDirectory, chat: bool
+    model: Any,
+    tokenizer: Any,
+    config: GCPOConfig,
+    settings: TrainSettings,
+    task: Task,
+    prompts: list[Example],
+    run: RunDirectory,
+    test: _Examiner,
 ) -> tuple[bool, int]:
     """Train, from the last checkpoint if there is one; returns whether it was interrupted, and the steps done."""
+    chat = test.chat
     rows = [
         {
             "prompt": e.messages() if chat else e.text(),
@@ -138,14 +147,16 @@ def _train(
     ]
     shown = {"\n".join(m["content"] for m in e.messages()) if chat else e.text(): e.answer for e in prompts}
     recorder, stop = Recorder(run, shown), StopAtSignal()
+    interim = Interim(run, recorder, settings.eval_every, lambda: test(model, tokenizer).accuracy)
+    graded = Noisy(task, settings.reward_noise, settings.seed) if settings.reward_noise else task
     try:
-        trainer = GCPOTrainer(
+        trainer = _TRAINERS[settings.host](
             model=model,
-            reward_funcs=_reward(task, prompts),
+            reward_funcs=_reward(graded, prompts),
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[recorder, stop],
+            callbacks=[recorder, interim, stop],
         )
     except ValueError as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
@@ -203,6 +214,8 @@ def _reward(task: Task, prompts: list[Example]) -> Any:
 
 def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfig:
     """``GCPOConfig`` from our defaults and the user's fields, converted and checked by its own parser."""
+    # TRL sets these fields itself; what transformers thinks of it is no news to our user.
+    warnings.filterwarnings("ignore", message=".*checkpointing.*deprecated", category=FutureWarning)
     packaged = settings.model in policies.POLICIES
     cuda = torch.cuda.is_available()
     values: dict[str, Any] = {

@@ -291,6 +291,12 @@ class GCPOTrainer(GCPOMixin, GRPOTrainer):
     """
 
 
+class TRLTrainer(ExactResumeMixin, GRPOTrainer):
+    """TRL's ``GRPOTrainer`` as it is, to compare with; only its checkpoints are ours."""
+
+    last_groups: GroupBatch | None = None
+
+
 def _text(content: Any) -> str:
     """Text of a prompt or completion, plain or conversational."""
     if isinstance(content, str):

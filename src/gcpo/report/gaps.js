@@ -94,12 +94,6 @@ function gapTable(gap, title) {
   );
 }
 
-/** An estimate and, smaller, its interval. */
-function estimated(estimate, text) {
-  if (!known(estimate?.value)) return "–";
-  return value(text(estimate.value), estimate.ci95?.map(text).join(" to "));
-}
-
 function drawGap(node, gap) {
   const samples = samplesOf(gap);
   const names = samples.map((sample) => `${capital(sample)} responses`);

@@ -38,6 +38,12 @@ function value(text, ...details) {
   return el("span", {}, el("strong", {}, text), ...small);
 }
 
+/** An estimate and, smaller, its interval. */
+function estimated(estimate, text) {
+  if (!known(estimate?.value)) return "–";
+  return value(text(estimate.value), estimate.ci95?.map(text).join(" to "));
+}
+
 function settings() {
   const flat = runs.map((run) => new Map(flatten(run.config)));
   const names = [...new Set(flat.flatMap((config) => [...config.keys()]))];

@@ -4,12 +4,11 @@ The page trusts what leaves this module: an estimate has a ``value`` and a ``ci9
 a prompt is a group whose rewards begin with those that the signals saw. Notes as for a training run.
 """
 
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gcpo.report.reading import Record, document, items, named, names, number, numbers, rows, text
+from gcpo.report.reading import Record, document, estimate, items, mapped, named, names, number, rows, text
 
 
 def is_probe(directory: Path) -> bool:
@@ -22,7 +21,7 @@ def read(directory: Path) -> Record:
     notes: list[str] = []
     config = document(directory / "config.yaml", notes)
     tracking, gaps = _tracking(document(directory / "tracking.json", notes))
-    alignment = _mapped(document(directory / "alignment.json", notes), _conditions)
+    alignment = mapped(document(directory / "alignment.json", notes), _conditions)
     groups = [_group(row, number(config.get("group_size"))) for row in rows(directory / "prompts.jsonl", notes)]
     return {
         "name": directory.resolve().name,
@@ -42,32 +41,22 @@ def read(directory: Path) -> Record:
 def _tracking(table: Record) -> tuple[Record, Record]:
     """Signals by targets by measures, and the gaps: the rows that name the signal they are about."""
     gaps = {name: row for name, row in table.items() if isinstance(row, dict) and isinstance(row.get("signal"), str)}
-    signals = {name: _mapped(row, _estimates) for name, row in table.items() if name not in gaps}
-    return signals, {name: {**_mapped(row, _estimates), "signal": row["signal"]} for name, row in gaps.items()}
+    signals = {name: mapped(row, _estimates) for name, row in table.items() if name not in gaps}
+    return signals, {name: {**mapped(row, _estimates), "signal": row["signal"]} for name, row in gaps.items()}
 
 
 def _conditions(row: Any) -> Record:
     """The alignment under each condition, or of each group size."""
-    return _mapped(row, _alignment)
+    return mapped(row, _alignment)
 
 
 def _alignment(cell: Any) -> Record:
     found = cell if isinstance(cell, dict) else {}
-    return {"cosine": number(found.get("cosine")), "relative": _estimate(found.get("relative"))}
+    return {"cosine": number(found.get("cosine")), "relative": estimate(found.get("relative"))}
 
 
 def _estimates(values: Any) -> Record:
-    return _mapped(values, _estimate)
-
-
-def _estimate(value: Any) -> Record:
-    found = value if isinstance(value, dict) else {}
-    low, high = numbers(found.get("ci95"), 2)
-    return {"value": number(found.get("value")), "ci95": None if low is None or high is None else [low, high]}
-
-
-def _mapped(values: Any, each: Callable[[Any], Record]) -> Record:
-    return {name: each(value) for name, value in values.items()} if isinstance(values, dict) else {}
+    return mapped(values, estimate)
 
 
 def _group(row: Record, size: float | None) -> Record:

@@ -5,7 +5,7 @@ Numbers are finite or None, and every mapping has string keys. Whatever had to b
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,18 @@ def named(values: Any) -> dict[str, float | None]:
 def numbers(values: Any, size: int) -> list[float | None]:
     """``size`` numbers, None for those that are missing."""
     return [number(value) for value in padded(values, size)]
+
+
+def estimate(value: Any) -> Record:
+    """``value`` and ``ci95``, a list of two numbers; either None where it is not known."""
+    found = value if isinstance(value, dict) else {}
+    low, high = numbers(found.get("ci95"), 2)
+    return {"value": number(found.get("value")), "ci95": None if low is None or high is None else [low, high]}
+
+
+def mapped(values: Any, each: Callable[[Any], Any]) -> Record:
+    """``each`` of the values of a mapping; empty for anything else."""
+    return {name: each(value) for name, value in values.items()} if isinstance(values, dict) else {}
 
 
 def items(values: Any) -> list[Any]:

@@ -1,0 +1,131 @@
+"""``gcpo bench``: tune, run what is reported, summarise."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from gcpo import report
+from gcpo.experiment.bench.curves import Curve
+from gcpo.experiment.bench.plan import Cell, Plan
+from gcpo.experiment.bench.run import Runner
+from gcpo.experiment.bench.summary import summarise
+from gcpo.experiment.bench.tuning import choose
+from gcpo.experiment.rundir import plain
+from gcpo.experiment.settings import UsageError
+from gcpo.experiment.subject import build_task, versions
+from gcpo.experiment.train import build_config
+
+
+def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
+    """Run what is left of a bench and write ``bench.json``.
+
+    Args:
+        plan: What is compared.
+        output: Directory of the bench.
+        jobs: Runs at a time; None: one a core, or one where there is a GPU.
+
+    Returns:
+        What ``bench.json`` holds; its page is ``report.html``.
+
+    Raises:
+        UsageError: The plan cannot be carried out, or the directory holds cells of other settings; nothing was run.
+    """
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    runner = Runner(output / "cells", jobs)
+    _check(plan, output, runner)
+    tuning = plan.tuning_cells()
+    _run(runner, tuning, "tuning")
+    chosen = {
+        problem.name: {recipe.name: choose(plan, problem, recipe, runner.curve) for recipe in plan.recipes}
+        for problem in plan.problems
+    }
+    reported = [
+        plan.cell(problem, recipe, settings, seed)
+        for problem in plan.problems
+        for seed in plan.seeds  # those of one seed side by side, so that what else runs here slows all alike
+        for recipe in plan.recipes
+        if (settings := chosen[problem.name][recipe.name]["chosen"]) is not None
+    ]
+    _run(runner, reported, "report")
+    wanted = len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes)
+    result: dict[str, Any] = {
+        "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + reported)},
+        "failed": runner.failed,
+        "plan": _told(plan),
+        "versions": versions(),
+        "tuning": chosen,
+        **summarise(plan, _table(plan, reported, runner.curve)),
+    }
+    result = plain(result)
+    _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
+    report.build(output)
+    return result
+
+
+def _check(plan: Plan, output: Path, runner: Runner) -> None:
+    """Refuse what cannot work before the first run."""
+    cells = list(plan.every_cell())
+    seen = set()
+    for cell in cells:
+        kind = (cell.problem.name, cell.recipe.name)
+        if kind not in seen:
+            seen.add(kind)
+            settings = cell.settings
+            try:
+                build_config(settings, build_task(settings), output)
+            except UsageError as error:
+                raise UsageError(f"{cell.recipe.name} on {cell.problem.name}: {error}") from error
+    runner.check(cells)
+
+
+def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
+    """Run cells under a bar; finished ones count as done."""
+    left = [cell for cell in cells if runner.curve(cell) is None]
+    with tqdm(total=len(cells), initial=len(cells) - len(left), desc=phase, file=sys.stderr, unit="run") as bar:
+
+        def done(cell: Cell, curve: Curve | None) -> None:
+            said = f"{curve.final:.1%}" if curve else f"FAILED, {runner.failed.get(str(cell.directory))}"
+            bar.write(f"{cell.directory}: {said}", file=sys.stderr)
+            bar.update()
+
+        runner.run(left, done)
+
+
+def _table(
+    plan: Plan, cells: list[Cell], curve: Callable[[Cell], Curve | None]
+) -> dict[str, dict[str, dict[int, Curve]]]:
+    table: dict[str, dict[str, dict[int, Curve]]] = {
+        problem.name: {recipe.name: {} for recipe in plan.recipes} for problem in plan.problems
+    }
+    for cell in cells:
+        if (found := curve(cell)) is not None:
+            table[cell.problem.name][cell.recipe.name][cell.seed] = found
+    return table
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    """The plan in plain values."""
+    return {
+        "baseline": plan.baseline,
+        "rule": plan.rule,
+        "seeds": list(plan.seeds),
+        "tuning_seeds": list(plan.tuning_seeds),
+        "learning_rates": list(plan.learning_rates),
+        "settings": dict(plan.settings),
+        **{
+            kind: {entry.name: entry.settings for entry in getattr(plan, kind)}
+            for kind in ("tasks", "models", "recipes")
+        },
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,140 @@
+"""Cells as independent processes of ``gcpo train``, several at a time, on one thread each.
+
+Beside a cell's run directory ``NAME`` there are ``NAME.yaml``, its settings; ``NAME.log``, what it said; and
+``NAME.lock``, which the process of the cell holds as long as it lives. So a bench that was killed leaves no cell to
+be run twice at a time: its cells run to their end, and the next bench waits for them. A cell that is half done goes on
+from its checkpoint; of one that is done the checkpoints and the policy are removed.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from gcpo.experiment.bench.curves import Curve, read
+from gcpo.experiment.bench.plan import Cell
+from gcpo.experiment.settings import UsageError
+
+
+@dataclass
+class Runner:
+    """Runs cells.
+
+    Attributes:
+        root: Directory of the cells.
+        jobs: How many at a time.
+        train: The command that runs one.
+        failed: Why cells failed, by their directories.
+    """
+
+    root: Path
+    jobs: int
+    train: tuple[str, ...] = (sys.executable, "-m", "gcpo", "train")
+    failed: dict[str, str] = field(default_factory=dict)
+    _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def curve(self, cell: Cell) -> Curve | None:
+        """The curve of a cell; None if it is not finished."""
+        return read(self.root / cell.directory)
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Refuse a directory that holds cells of other settings.
+
+        Raises:
+            UsageError: A cell was run with other settings.
+        """
+        for cell in cells:
+            config = self.root / cell.directory / "config.yaml"
+            if config.is_file():
+                found, told = yaml.safe_load(config.read_text()), cell.settings.as_dict()
+                if other := [key for key in told if found.get(key) != told[key]]:
+                    raise UsageError(
+                        f"{config.parent} was run with another {other[0]} ({found.get(other[0])!r}, not "
+                        f"{told[other[0]]!r}): choose another --output."
+                    )
+
+    def run(self, cells: list[Cell], done: Callable[[Cell, Curve | None], None]) -> None:
+        """Run those that are not finished, in this order.
+
+        Args:
+            cells: Cells.
+            done: Told of each as it ends, with its curve; None if it failed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; each running cell ends its step and keeps a checkpoint. The second ends at once.
+        """
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures: dict[Future[str | None], Cell] = {pool.submit(self._one, cell): cell for cell in cells}
+            try:
+                for future in as_completed(futures):
+                    cell = futures[future]
+                    if (reason := future.result()) is not None:
+                        self.failed[str(cell.directory)] = reason
+                    done(cell, self.curve(cell))
+            except BaseException:
+                self._stop(pool)
+                raise
+
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
+        self._stopping.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for ask in (signal.SIGINT, signal.SIGKILL):
+            for process in list(self._processes):
+                process.send_signal(ask)
+            try:
+                while self._processes:
+                    time.sleep(0.1)
+                return
+            except KeyboardInterrupt:
+                continue
+
+    def _one(self, cell: Cell) -> str | None:
+        """Run a cell to its end; why it failed, or None."""
+        run = self.root / cell.directory
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{run}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a process that an earlier bench left
+            if self._stopping.is_set():
+                return "not begun"
+            if read(run) is None and (code := self._train(cell, run, lock.fileno())):
+                return f"exit code {code}: {_last_line(Path(f'{run}.log'))}"
+            for left in ("checkpoints", "model"):
+                shutil.rmtree(run / left, ignore_errors=True)
+        return None
+
+    def _train(self, cell: Cell, run: Path, lock: int) -> int:
+        settings = Path(f"{run}.yaml")
+        settings.write_text(yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
+        command = [*self.train, "--config", str(settings), "--output", str(run)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with open(f"{run}.log", "ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=[lock],  # held by the process, also if this one dies
+                start_new_session=True,  # Ctrl-C is ours to pass on, once
+            )
+            self._processes.add(process)
+            try:
+                return process.wait()
+            finally:
+                self._processes.discard(process)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").split("\n")]
+    return next((line for line in reversed(lines) if line), "it said nothing")

@@ -1,0 +1,197 @@
+"""Curves of the reported seeds as tables: what ``bench.json`` holds.
+
+    scores        final accuracy and area under the curve of each recipe: IQM and mean over all problems
+    comparisons   each recipe with the baseline: paired differences, probability of improvement, p by flipping the
+                  signs of the differences by seed, adjusted by Holm over all recipes
+    problems      the same for one task and model, adjusted by Holm over all recipes and problems; the mean curve, and
+                  what it costs to reach the target
+
+The target is the baseline's mean final accuracy, or the task's own. A run reaches it where the line through its
+evaluations first does; one that never does is censored: counted, and beyond every other in the median. The cost ratio
+is of the mean curves over the seeds both have, in every resample with the target of that resample.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gcpo.experiment.bench.curves import COSTS, Curve
+from gcpo.experiment.bench.estimators import Statistic, bootstrap, difference, holm, improvement, iqm, mean
+from gcpo.experiment.bench.plan import Plan, Problem
+from gcpo.experiment.statistics import sign_flips
+
+Runs = Mapping[int, Curve]
+"""Curves of one recipe on one problem, by seed."""
+Table = Mapping[str, Mapping[str, Runs]]
+"""By the names of problems, then of recipes."""
+SCORES = ("final", "area")
+_RESAMPLES = 1000
+
+
+def summarise(plan: Plan, table: Table) -> dict[str, Any]:
+    """All tables of a bench.
+
+    Args:
+        plan: The bench.
+        table: Curves of the reported seeds that are there; a recipe or problem may have none.
+    """
+    whole = {score: {"all": _comparisons(plan, table.values(), score)} for score in SCORES}
+    apart = {score: {name: _comparisons(plan, [runs], score) for name, runs in table.items()} for score in SCORES}
+    for tables in (*whole.values(), *apart.values()):
+        _adjust(tables)
+    return {
+        "scores": {r.name: {score: _score(table, r.name, score) for score in SCORES} for r in plan.recipes},
+        "comparisons": {score: whole[score]["all"] for score in SCORES},
+        "problems": {
+            problem.name: _problem(plan, problem, table[problem.name])
+            | {"comparisons": {score: apart[score][problem.name] for score in SCORES}}
+            for problem in plan.problems
+        },
+    }
+
+
+def _problem(plan: Plan, problem: Problem, runs: Mapping[str, Runs]) -> dict[str, Any]:
+    """One task and model."""
+    base = runs[plan.baseline]
+    finals = [curve.final for curve in base.values()]
+    target = problem.task.target if problem.task.target is not None else float(np.mean(finals)) if finals else None
+    others = {name: r for name, r in runs.items() if name != plan.baseline and set(r) & set(base)}
+    return {
+        "target": target,
+        "recipes": {name: _recipe(curves, target) for name, curves in runs.items() if curves},
+        "cost_ratios": {name: _ratio(curves, base, problem.task.target) for name, curves in others.items()},
+    }
+
+
+def _score(table: Table, recipe: str, score: str) -> dict[str, Any]:
+    strata = [_column(runs[recipe], score) for runs in table.values() if runs[recipe]]
+    if not strata:
+        return {"runs": 0}
+    return {"runs": sum(map(len, strata)), "iqm": bootstrap(strata, iqm), "mean": bootstrap(strata, mean)}
+
+
+def _column(runs: Runs, score: str) -> Float[np.ndarray, "n 1"]:
+    return np.array([[getattr(curve, score)] for curve in runs.values()])
+
+
+def _comparisons(plan: Plan, problems: Iterable[Mapping[str, Runs]], score: str) -> dict[str, Any]:
+    """Each recipe with the baseline, on the problems and seeds that both have."""
+    found, by_problem = {}, list(problems)
+    for recipe in (r.name for r in plan.recipes if r.name != plan.baseline):
+        pairs = [_pairs(runs[recipe], runs[plan.baseline], score) for runs in by_problem]
+        if strata := [pair for pair in pairs if len(pair)]:
+            found[recipe] = _comparison(strata)
+    return found
+
+
+def _adjust(tables: Mapping[str, dict[str, Any]]) -> None:
+    """Add ``p_holm``, over all comparisons of these tables."""
+    rows = [row for comparisons in tables.values() for row in comparisons.values()]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+
+
+def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
+    both = [seed for seed in first if seed in second]
+    return np.array([[getattr(first[s], score), getattr(second[s], score)] for s in both]).reshape(-1, 2)
+
+
+def _comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
+    statistics: dict[str, Statistic] = {"difference": difference, "probability_of_improvement": improvement}
+    apart = np.concatenate([stratum[:, 0] - stratum[:, 1] for stratum in strata])
+    return {
+        "pairs": len(apart),
+        **{name: bootstrap(strata, statistic) for name, statistic in statistics.items()},
+        "better": int((apart > 0).sum()),
+        "worse": int((apart < 0).sum()),
+        "p": sign_flips(apart),
+    }
+
+
+def _recipe(runs: Runs, target: float | None) -> dict[str, Any]:
+    """One recipe on one problem."""
+    return {
+        "runs": {seed: {score: getattr(curve, score) for score in SCORES} for seed, curve in runs.items()},
+        **{score: bootstrap([_column(runs, score)], mean) for score in SCORES},
+        "curve": _mean_curve(runs),
+        "to_target": None if target is None else _to_target(runs, target),
+    }
+
+
+def _mean_curve(runs: Runs) -> dict[str, Any]:
+    """The mean accuracy of the seeds at each evaluation, with a band, and the mean costs."""
+    accuracy = np.array([curve.accuracy for curve in runs.values()])
+    band = [bootstrap([column[:, None]], mean)["ci95"] for column in accuracy.T]
+    costs = {name: np.mean([curve.cost[name] for curve in runs.values()], 0).tolist() for name in COSTS}
+    return {"accuracy": accuracy.mean(0).tolist(), "ci95": band, **costs}
+
+
+def _to_target(runs: Runs, target: float) -> dict[str, Any]:
+    """How many runs reach the target, and the median costs; None where half of them or more do not."""
+    where = [crossing(curve.accuracy, target) for curve in runs.values()]
+    costs = {
+        name: [
+            np.inf if w is None else _at(curve.cost[name], w) for w, curve in zip(where, runs.values(), strict=True)
+        ]
+        for name in COSTS
+    }
+    return {
+        "reached": sum(w is not None for w in where),
+        "censored": sum(w is None for w in where),
+        "median": {name: _finite(np.median(values)) for name, values in costs.items()},
+    }
+
+
+def crossing(accuracy: Float[np.ndarray, " T"], target: float) -> float | None:
+    """Index at which the line through the accuracies first reaches the target; None if it never does."""
+    there = np.flatnonzero(accuracy >= target - 1e-9)  # a mean of equal numbers may be rounded up
+    if not len(there):
+        return None
+    i = int(there[0])
+    return 0.0 if i == 0 else i - 1 + min(1.0, float((target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])))
+
+
+def _at(cost: Float[np.ndarray, " T"], index: float) -> float:
+    return float(np.interp(index, np.arange(len(cost)), cost))
+
+
+def _ratio(first: Runs, base: Runs, fixed: float | None) -> dict[str, Any]:
+    """Ratios of costs with intervals; ``unreached``: resamples in which one of the curves does not get there."""
+    seeds = [seed for seed in first if seed in base]
+    sides = [_stacked([runs[seed] for seed in seeds]) for runs in (first, base)]
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(seeds), size=(_RESAMPLES, len(seeds)))
+    value, *resampled = (_costs_ratio(sides, rows, fixed) for rows in [np.arange(len(seeds)), *draws])
+    out: dict[str, Any] = {"pairs": len(seeds), "unreached": sum(r is None for r in resampled) / _RESAMPLES}
+    for i, name in enumerate(COSTS):
+        ratios = [np.inf if r is None else r[i] for r in resampled]
+        low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
+        out[name] = {
+            "value": None if value is None else value[i],
+            "ci95": [_finite(low), _finite(high)] if len(seeds) > 1 else None,
+        }
+    return out
+
+
+def _stacked(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, "n T"], dict[str, Float[np.ndarray, "n T"]]]:
+    return np.array([c.accuracy for c in curves]), {n: np.array([c.cost[n] for c in curves]) for n in COSTS}
+
+
+def _costs_ratio(sides: Sequence[Any], rows: np.ndarray, fixed: float | None) -> list[float] | None:
+    """The ratio of each cost for some of the seeds; None if a mean curve does not reach the target."""
+    target = float(sides[1][0][rows, -1].mean()) if fixed is None else fixed
+    spent = []
+    for accuracy, costs in sides:
+        where = crossing(accuracy[rows].mean(0), target)
+        if where is None:
+            return None
+        spent.append([_at(costs[name][rows].mean(0), where) for name in COSTS])
+    if not all(spent[1]):
+        return None
+    return [mine / theirs for mine, theirs in zip(*spent, strict=True)]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

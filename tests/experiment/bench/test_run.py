@@ -1,0 +1,106 @@
+"""The scheduler with real processes of a stand-in for ``gcpo train``."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gcpo.experiment.bench.plan import parse
+from gcpo.experiment.bench.run import Runner
+from gcpo.experiment.settings import UsageError
+
+STUB = (sys.executable, str(Path(__file__).with_name("stub.py")))
+
+
+def cells(*seeds, **change):
+    plan = parse({"task": [{"task": "chain"}], "recipe": [{"recipe": "grpo"}], **change})
+    return [plan.cell(plan.problems[0], plan.recipes[0], {"learning_rate": 1e-4}, seed) for seed in seeds]
+
+
+def runner(root):
+    return Runner(root, 2, STUB)
+
+
+def starts(root, cell):
+    file = root / cell.directory / "starts"
+    return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+def wait_until(true):
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_cell_that_fails_is_named_and_stops_no_other_and_none_is_run_twice(tmp_path):
+    first, broken, last = cells(0, 13, 1)
+    for again in (1, 2):
+        found, told = runner(tmp_path), []
+        found.run([first, broken, last], lambda *each, told=told: told.append(each))
+        assert found.failed == {str(broken.directory): "exit code 1: it broke, by bad luck"}
+        told = [(cell.seed, curve and curve.final) for cell, curve in told]
+        assert sorted(told, key=str) == [(0, 0.5), (1, 0.5), (13, None)]
+        assert [starts(tmp_path, cell) for cell in (first, broken, last)] == [1, again, 1]
+    assert not (tmp_path / first.directory / "checkpoints").exists()
+
+
+def test_what_a_cell_cost(tmp_path):
+    [cell] = cells(0)
+    found = runner(tmp_path)
+    found.run([cell], lambda *_: None)
+    cost = found.curve(cell).cost
+    assert {name: values.tolist() for name, values in cost.items()} == {
+        "steps": [0, 2],
+        "samples": [0, 16],
+        "tokens": [0, 160],
+        "seconds": [0, 3],
+    }
+
+
+def test_cells_of_other_settings_are_refused(tmp_path):
+    found = runner(tmp_path)
+    found.run(cells(0), lambda *_: None)
+    found.check(cells(0))
+    with pytest.raises(UsageError, match=r"was run with another eval_prompts \(512, not 8\): choose another --output"):
+        found.check(cells(0, eval_prompts=8))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.experiment.bench.test_run import cells, runner
+runner(Path(sys.argv[1])).run(cells(0, 1, 2), lambda *_: None)
+"""
+
+
+def start(root, seconds):
+    environment = os.environ | {"STUB_SECONDS": str(seconds), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(root)], env=environment, stderr=subprocess.PIPE)
+
+
+def test_the_cells_of_a_killed_bench_run_to_their_end_and_the_next_bench_waits_for_them(tmp_path):
+    all_cells = cells(0, 1, 2)
+    process = start(tmp_path, 3)
+    wait_until(lambda: all(starts(tmp_path, cell) for cell in all_cells[:2]))
+    process.kill()
+    process.communicate()
+    found = runner(tmp_path)
+    assert not any(map(found.curve, all_cells))
+    found.run(all_cells, lambda *_: None)
+    assert all(map(found.curve, all_cells))
+    assert [starts(tmp_path, cell) for cell in all_cells] == [1, 1, 1]
+
+
+def test_ctrl_c_is_passed_on_once_and_nothing_new_begins(tmp_path):
+    all_cells = cells(0, 1, 2)
+    process = start(tmp_path, 60)
+    wait_until(lambda: all(starts(tmp_path, cell) for cell in all_cells[:2]))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in said
+    assert [starts(tmp_path, cell) for cell in all_cells] == [1, 1, 0]

@@ -1,0 +1,46 @@
+import pytest
+
+from gcpo.tasks import get_task
+from gcpo.tasks.noise import Noisy
+
+TASK = get_task("chain")
+EXAMPLES = TASK.examples("train", 2000, 0)
+
+
+def grades(share, seed=0):
+    task = Noisy(TASK, share, seed)
+    return [task.grade(said, e) for e in EXAMPLES for said in (e.solution, f"{e.solution}0", "?")]
+
+
+CLEAN = grades(0.0)
+
+
+def flipped(found):
+    return [a != b for a, b in zip(found, CLEAN, strict=True)]
+
+
+def test_so_many_are_flipped_of_the_right_as_of_the_wrong():
+    found = flipped(grades(0.2))
+    for kind in (found[0::3], found[1::3], found[2::3]):
+        assert sum(kind) / len(kind) == pytest.approx(0.2, abs=0.03)  # three standard errors
+    assert not any(flipped(grades(0.0)))
+    assert all(flipped(grades(1.0)))
+
+
+def test_the_same_seed_flips_the_same_another_others_and_more_noise_flips_more():
+    assert grades(0.2, seed=1) == grades(0.2, seed=1) != grades(0.2, seed=2)
+    assert all(more or not less for less, more in zip(flipped(grades(0.1)), flipped(grades(0.3)), strict=True))
+
+
+def test_the_score_stays_clean_and_so_do_the_problems():
+    task = Noisy(TASK, 1.0, 0)
+    assert task.score(EXAMPLES[0].solution, EXAMPLES[0]) == 1.0
+    assert task.examples("test", 3, 0) == TASK.examples("test", 3, 0)
+    assert task.max_new_tokens == TASK.max_new_tokens
+
+
+def test_a_reward_between_right_and_wrong_is_refused():
+    stories = get_task("stories")
+    [example] = stories.examples("train", 1, 0)
+    with pytest.raises(ValueError, match="reward_noise flips rewards of 0 and 1, but stories gave 0"):
+        Noisy(stories, 0.2, 0).grade(f"{example.answer} indeed", example)
