@@ -11,21 +11,25 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from gcpo.report import probedir, rundir
+from gcpo.report import evaldir, probedir, rundir
 from gcpo.report.reading import Record
 
 # In the order in which they run; the last one starts the page. What shared scripts ask of a page, it defines.
-_SHARED = ("stats.js", "dom.js", "plots.js", "overview.js", "browser.js", "scatter.js")
-_TRAIN = ("outcome.js", "curves.js", "group.js", "signals.js", "page.js")
-_PROBE = ("gaps.js", "tracking.js", "prompt.js", "alignment.js", "probe.js")
+_SHARED = ("stats.js", "dom.js", "plots.js", "overview.js", "browser.js")
+_PAGES = {
+    "train": (*_SHARED, "scatter.js", "outcome.js", "curves.js", "group.js", "signals.js", "page.js"),
+    "probe": (*_SHARED, "scatter.js", "gaps.js", "tracking.js", "prompt.js", "alignment.js", "probe.js"),
+    "eval": (*_SHARED, "figures.js", "failure.js", "eval.js"),
+}
+_READERS = {"train": rundir.read, "probe": probedir.read, "eval": evaldir.read}
 
 
 def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
     """Write the report of one run, or of several training runs overlaid in one page.
 
     Args:
-        runs: Run directories, of training runs or of one probe. A run that is still going or was cut short is shown
-            as far as it got.
+        runs: Run directories, of training runs or of one probe or evaluation. A run that is still going or was cut
+            short is shown as far as it got.
         output: The page, or a directory for it; by default ``report.html`` in the (first) run directory. The data
             go beside it under the same name with the suffix ``.json``.
 
@@ -33,32 +37,37 @@ def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If no run is given, a run has no metrics, a probe is one of several, or ``output`` ends in
-            ``.json``.
+        ValueError: If no run is given, a run has no metrics, a probe or an evaluation is one of several, or
+            ``output`` ends in ``.json``.
     """
     directories = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if not directories:
         raise ValueError("a report needs a run directory, but the list of runs is empty; give at least one.")
     page = _target(directories[0] if output is None else Path(output))
-    probe = _is_probe(directories)
-    read = probedir.read if probe else rundir.read
-    data = _encode({"runs": _named([read(directory) for directory in directories])})
-    html = _html(data, "probe.html" if probe else "train.html", _SHARED + (_PROBE if probe else _TRAIN))
+    kind = _kind(directories)
+    data = _encode({"runs": _named([_READERS[kind](directory) for directory in directories])})
+    html = _html(data, f"{kind}.html", _PAGES[kind])
     page.parent.mkdir(parents=True, exist_ok=True)
     _write(page.with_suffix(".json"), data)
     _write(page, html)
     return page
 
 
-def _is_probe(directories: Sequence[Path]) -> bool:
-    """Whether the page is of a probe."""
-    probes = [directory for directory in directories if probedir.is_probe(directory)]
-    if probes and len(directories) > 1:
-        raise ValueError(
-            f"run directory {str(probes[0])!r} is of a probe, whose page shows nothing else, but {len(directories)} "
-            "runs were given; give it alone."
-        )
-    return bool(probes)
+def _kind(directories: Sequence[Path]) -> str:
+    """What the page is of, a key of ``_PAGES``."""
+    for kind, found, called in (
+        ("probe", probedir.is_probe, "a probe"),
+        ("eval", evaldir.is_evaluation, "an evaluation"),
+    ):
+        alone = [directory for directory in directories if found(directory)]
+        if alone and len(directories) > 1:
+            raise ValueError(
+                f"run directory {str(alone[0])!r} is of {called}, whose page shows nothing else, but "
+                f"{len(directories)} runs were given; give it alone."
+            )
+        if alone:
+            return kind
+    return "train"
 
 
 def _target(output: Path) -> Path:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gcpo.report.reading import Record, document, items, named, names, number, numbers, rows, text
+from gcpo.report.reading import Record, document, estimate, items, named, names, number, rows, text
 
 
 def is_probe(directory: Path) -> bool:
@@ -53,17 +53,11 @@ def _conditions(row: Any) -> Record:
 
 def _alignment(cell: Any) -> Record:
     found = cell if isinstance(cell, dict) else {}
-    return {"cosine": number(found.get("cosine")), "relative": _estimate(found.get("relative"))}
+    return {"cosine": number(found.get("cosine")), "relative": estimate(found.get("relative"))}
 
 
 def _estimates(values: Any) -> Record:
-    return _mapped(values, _estimate)
-
-
-def _estimate(value: Any) -> Record:
-    found = value if isinstance(value, dict) else {}
-    low, high = numbers(found.get("ci95"), 2)
-    return {"value": number(found.get("value")), "ci95": None if low is None or high is None else [low, high]}
+    return _mapped(values, estimate)
 
 
 def _mapped(values: Any, each: Callable[[Any], Record]) -> Record:

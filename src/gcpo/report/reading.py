@@ -65,6 +65,13 @@ def numbers(values: Any, size: int) -> list[float | None]:
     return [number(value) for value in padded(values, size)]
 
 
+def estimate(value: Any) -> Record:
+    """The ``value`` and ``ci95`` of an estimate, None where they are missing."""
+    found = value if isinstance(value, dict) else {}
+    low, high = numbers(found.get("ci95"), 2)
+    return {"value": number(found.get("value")), "ci95": None if low is None or high is None else [low, high]}
+
+
 def items(values: Any) -> list[Any]:
     """``values`` if it is a list; empty for anything else."""
     return values if isinstance(values, list) else []
