@@ -52,12 +52,13 @@ def assess(settings: EvalSettings, output: Path) -> dict[str, Any]:
     run = RunDirectory(output, {"command": "eval", **settings.as_dict(), "versions": versions()})
     run.write_summary({"status": "running"})
     try:
-        records = _asked(run, "responses.jsonl", model, task, examples, settings)
-        del model  # two large ones need not fit side by side
-        others = None
-        if settings.against is not None:
-            other = generator(settings.against, settings, length)
-            others = _asked(run, "against.jsonl", other, task, examples, settings)
+        with run.noting_failure({}):
+            records = _asked(run, "responses.jsonl", model, task, examples, settings)
+            del model  # two large ones need not fit side by side
+            others = None
+            if settings.against is not None:
+                other = generator(settings.against, settings, length)
+                others = _asked(run, "against.jsonl", other, task, examples, settings)
     except KeyboardInterrupt:
         stopped = {"status": "interrupted", "output": str(output)}
         run.write_summary(stopped)
