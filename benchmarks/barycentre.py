@@ -34,7 +34,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gcpo.policies import resolve
 from gcpo.policies.sampling import respond
 from gcpo.semantics import pool_steps, step_index
-from gcpo.semantics.policy import LineEnds
+from gcpo.semantics.step_ends import StepEnds
 from gcpo.tasks import get_task
 
 GROUPS, POT_GROUPS, RESTARTS, REPEATS = 64, 16, 8, 11
@@ -75,7 +75,8 @@ def starter(task_name: str, G: int) -> tuple[Tensor, Tensor]:
     attention = torch.cat([prompts["attention_mask"], said["attention_mask"]], dim=1)
     with torch.no_grad():
         states = model.base_model(ids, attention).last_hidden_state[:, prompts["input_ids"].shape[1] :]
-    ends, counted = LineEnds(tokenizer)(said["input_ids"]), said["attention_mask"].bool()
+    counted = said["attention_mask"].bool()
+    ends = StepEnds(tokenizer, "lines")(said["input_ids"], counted)
     points, exist = pool_steps(states, step_index(ends, counted, MAX_STEPS), counted, MAX_STEPS)
     longest = int(exist.sum(-1).max())
     return points[:, :longest].unflatten(0, (PROMPTS, G)), exist[:, :longest].unflatten(0, (PROMPTS, G))

@@ -180,7 +180,7 @@ def _eval(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     summary = assess(settings, output)
     if summary["status"] == "interrupted":
         return summary, f"interrupted; the same command with --output {output} goes on"
-    return summary, f"{Path(summary['report']).read_text()}failures: {summary['failures']}"
+    return summary, f"{Path(summary['table']).read_text()}failures: {summary['failures']}\nreport: {summary['report']}"
 
 
 def _settings(kind: Any, arguments: argparse.Namespace) -> Any:

@@ -239,3 +239,11 @@ def test_lists_of_k_in_every_spelling():
     for word in ("k=1,4", "k=[1, 4]"):
         assert resolve(EvalSettings, {}, None, [word]).ks == [1, 4]
     assert EvalSettings(samples=6).ks == [1, 2, 4]
+
+
+def test_a_reward_outside_its_range_ends_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def long(response, example):\n    return len(response) + 2\n")
+    words = ["eval", "--task", "chain", "prompts=2", "samples=1", "--reward", f"{tmp_path / 'mine.py'}:long"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 1
+    assert "must give numbers in [0, 1], found" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

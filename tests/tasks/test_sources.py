@@ -67,6 +67,22 @@ def test_a_directory_in_the_layout_of_the_hub_is_read_by_split_and_configuration
         list(Source(place, "main", "dev").rows())
 
 
+def test_what_save_to_disk_wrote_is_read_whole_or_by_split(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"prompt": str(i)} for i in range(6)])
+    rows.save_to_disk(tmp_path / "whole")
+    parts = {"train": rows.select(range(4)), "test": rows.select(range(4, 6))}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "divided")
+
+    def read(place, split):
+        return [row["prompt"] for _, row in Source(str(tmp_path / place), split=split).rows()]
+
+    assert read("whole", "train") == list("012345")
+    assert (read("divided", "train"), read("divided", "test")) == (list("0123"), list("45"))
+    with pytest.raises(ValueError, match=r"cannot be loaded .*split 'dev'"):
+        read("divided", "dev")
+
+
 def test_what_is_not_there_or_unknown_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

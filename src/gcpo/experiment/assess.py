@@ -2,7 +2,7 @@
 
     responses.jsonl, against.jsonl   a line a prompt: responses and how right each is, of the model and of the other
     failures.jsonl                   what the model got wrong, for reading
-    report.txt                       the figures as a table
+    report.txt, report.html          the figures as a table; the page, with the failures for reading
     summary.json                     greedy, pass@1, pass@k, majority, score, each with its interval; comparison
 
 Prompts are asked longest first, in batches of like length. A batch's seed follows from its place, and its responses
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gcpo import report
 from gcpo.experiment.generation import Generator, generator
 from gcpo.experiment.progress import bar
 from gcpo.experiment.rundir import RunDirectory, plain
@@ -36,8 +37,8 @@ def assess(settings: EvalSettings, output: Path) -> dict[str, Any]:
 
     Returns:
         What ``summary.json`` holds: ``status``, ``n``, ``samples``, ``greedy``, ``greedy_score``, ``pass@1``,
-        ``pass@k``, ``majority``, ``score``, ``failures``, ``report``; with ``against`` also the other model's under
-        that name, and ``comparison``.
+        ``pass@k``, ``majority``, ``score``, ``failures``, ``table``, ``report``; with ``against`` also the other
+        model's under that name, and ``comparison``.
 
     Raises:
         UsageError: The settings cannot be carried out; nothing has been asked.
@@ -51,12 +52,13 @@ def assess(settings: EvalSettings, output: Path) -> dict[str, Any]:
     run = RunDirectory(output, {"command": "eval", **settings.as_dict(), "versions": versions()})
     run.write_summary({"status": "running"})
     try:
-        records = _asked(run, "responses.jsonl", model, task, examples, settings)
-        del model  # two large ones need not fit side by side
-        others = None
-        if settings.against is not None:
-            other = generator(settings.against, settings, length)
-            others = _asked(run, "against.jsonl", other, task, examples, settings)
+        with run.noting_failure({}):
+            records = _asked(run, "responses.jsonl", model, task, examples, settings)
+            del model  # two large ones need not fit side by side
+            others = None
+            if settings.against is not None:
+                other = generator(settings.against, settings, length)
+                others = _asked(run, "against.jsonl", other, task, examples, settings)
     except KeyboardInterrupt:
         stopped = {"status": "interrupted", "output": str(output)}
         run.write_summary(stopped)
@@ -67,7 +69,9 @@ def assess(settings: EvalSettings, output: Path) -> dict[str, Any]:
     failures = [line for record in records if (line := _failure(record, settings)) is not None]
     run.write_text("failures.jsonl", "".join(json.dumps(plain(f)) + "\n" for f in failures))
     run.write_text("report.txt", table(summary) + "\n")
-    summary |= {"failures": str(output / "failures.jsonl"), "report": str(output / "report.txt")}
+    summary |= {"failures": str(output / "failures.jsonl"), "table": str(output / "report.txt")}
+    run.write_summary(summary)
+    summary["report"] = str(report.build(output))
     run.write_summary(summary)
     return summary
 
@@ -218,7 +222,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def _differ(figures: dict[str, Any], *names: str) -> bool:
     known = [figures[name]["value"] for name in names if name in figures]
-    return len(set(known)) > 1
+    return bool(known) and max(known) - min(known) > 1e-9  # sums in another order end in other digits
 
 
 def _percent(found: dict[str, Any]) -> str:

@@ -55,6 +55,8 @@ def _words(key: str, value: Any, kind: Any) -> list[str]:
         value = [item.strip() for item in value.split(",")]
     if value == []:
         return []
+    if value is False and "bool" not in str(kind):  # as YAML reads save_strategy=no
+        value = "no"
     if isinstance(value, list | tuple):
         return [f"--{key}", *map(str, value)]
     return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gcpo import report
+from gcpo.experiment.geometry import Geometry
 from gcpo.experiment.progress import bar
 from gcpo.experiment.rundir import RunDirectory, plain
 from gcpo.experiment.settings import ProbeSettings, UsageError
@@ -32,8 +33,6 @@ from gcpo.probe.sketch import estimates
 from gcpo.probe.tracking import Bootstrap, gap, spread_at_equal, tracking_table
 from gcpo.probe.variance import score_variance, weighted_variance
 from gcpo.recipes import RECIPES, Outcome, Recipe, recipe
-from gcpo.semantics import answer_labels, extract_answer
-from gcpo.semantics.policy import MEASURED, Measure, backbone_of
 from gcpo.signals import SIGNALS
 from gcpo.tasks import Example, Task
 
@@ -55,13 +54,13 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
     if len(examples) < settings.groups:
         raise UsageError(f"groups={settings.groups} prompts were asked for, but the data has {len(examples)}.")
     model, tokenizer = load_policy(settings.model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    chat = poses_chat(settings, tokenizer)
+    chat, geometry = poses_chat(settings, tokenizer), Geometry(settings, tokenizer)
     parameters = sum(p.requires_grad for p in model.parameters())
     if 0 < settings.features < parameters:
         raise UsageError(f"features must be 0 or at least {parameters}, one a parameter, found {settings.features}.")
     run = RunDirectory(output, {"command": "probe", **settings.as_dict(), "versions": versions()})
     try:
-        summary = _run(run, model.eval(), tokenizer, task, examples, settings, chat, steered, recipes)
+        summary = _run(run, model.eval(), tokenizer, geometry, task, examples, settings, chat, steered, recipes)
     except Exception:
         run.write_summary({"status": "failed"})
         raise
@@ -75,6 +74,7 @@ def _run(
     run: RunDirectory,
     model: Any,
     tokenizer: Any,
+    geometry: Geometry,
     task: Task,
     examples: Sequence[Example],
     settings: ProbeSettings,
@@ -86,7 +86,7 @@ def _run(
     collected: list[tuple[Pool, Tensor]] = []
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        for part in _collect(model, tokenizer, task, examples, settings, chat):
+        for part in _collect(model, tokenizer, geometry, task, examples, settings, chat):
             if not collected:  # a signal that fails shall do so before the long work
                 _measured(*part, steered, settings.group_size)
             collected.append(part)
@@ -133,14 +133,19 @@ def _recipes(settings: ProbeSettings, reward_range: float) -> tuple[Recipe, dict
 
 
 def _collect(
-    model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], settings: ProbeSettings, chat: bool
+    model: Any,
+    tokenizer: Any,
+    geometry: Geometry,
+    task: Task,
+    examples: Sequence[Example],
+    settings: ProbeSettings,
+    chat: bool,
 ) -> Iterator[tuple[Pool, Tensor]]:
     """Responses of some prompts after others, with exact Gram matrices and features of their gradients."""
     gradients = ResponseGradients(model)
     least = 2 * len(gradients.shapes)
     if 0 < settings.features < least:
         raise UsageError(f"features must be 0 or at least {least} for this model, found {settings.features}.")
-    measure = Measure(tokenizer, MEASURED, batch_size=settings.batch_size)
     prompts = max(1, settings.batch_size // settings.responses)
     for start in bar(over=range(0, len(examples), prompts), label="probe"):
         rows = [e for e in examples[start : start + prompts] for _ in range(settings.responses)]
@@ -154,13 +159,10 @@ def _collect(
         else:
             sketched = features.unflatten(0, (-1, settings.responses)).double()
             grams = sketched @ sketched.mT
-        inputs = measure(model, backbone_of(model), *said[:4])
-        inputs["labels"] = answer_labels([extract_answer(t) for t in said.texts], settings.responses).flatten()
         shape = (-1, settings.responses)
         texts = [said.texts[i : i + settings.responses] for i in range(0, len(rows), settings.responses)]
-        tensors = {name: value.unflatten(0, shape).cpu() for name, value in inputs.items()}
-        rewards = torch.tensor(grades).view(shape)
-        yield Pool(features.unflatten(0, shape).cpu(), rewards, tensors | {"texts": texts}), grams.cpu()
+        inputs: dict[str, Any] = {**geometry(model, said, settings.responses), "texts": texts}
+        yield Pool(features.unflatten(0, shape).cpu(), torch.tensor(grades).view(shape), inputs), grams.cpu()
 
 
 def _whole(said: Sampled) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,6 +26,7 @@ import yaml
 from gcpo.experiment.settings import RunError, UsageError
 from gcpo.integrations.resume import CheckpointError, last_checkpoint
 from gcpo.integrations.rewards import RewardError
+from gcpo.tasks.rewards import RangeError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -62,7 +63,8 @@ class RunDirectory:
             raise UsageError(f"the output {self.path} holds files but no run: choose an empty directory.")
         if self.summary().get("status") == "finished" and "report" in self.summary():
             raise UsageError(f"the output {self.path} holds a finished run: choose another directory.")
-        if self.summary().get("status") == "failed" and not self.seconds():
+        begun = self.seconds() > 0 or (self.path / "responses.jsonl").is_file()
+        if self.summary().get("status") == "failed" and not begun:
             for name in ("summary.json", "rates.json"):  # of a run that failed before its first step
                 (self.path / name).unlink(missing_ok=True)
             return False
@@ -108,7 +110,7 @@ class RunDirectory:
             with contextlib.suppress(RunError):
                 self.write_summary({**summary, "status": "failed"})
             disk = isinstance(error, OSError) and error.errno in _DISK
-            if disk or isinstance(error, CheckpointError | RewardError):
+            if disk or isinstance(error, CheckpointError | RewardError | RangeError):
                 raise RunError(str(error)) from error
             raise
 

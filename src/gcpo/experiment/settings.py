@@ -197,6 +197,10 @@ class ProbeSettings(TaskSettings):
         resamples: Of the bootstrap over prompts.
         batch_size: Responses a forward and backward pass.
         max_new_tokens: Longest response; None for the task's own.
+        embedder: Where embeddings and points come from: ``policy``, ``hashed``, ``minilm`` or a sentence-transformers
+            model by path or hub id.
+        equivalence: When two responses mean the same: ``exact``, ``folded``, ``math`` or ``cosine:T``.
+        steps: What a step of a response is: ``auto``, ``lines`` or ``sentences``.
     """
 
     recipe: str = "gcpo-cd"
@@ -213,6 +217,9 @@ class ProbeSettings(TaskSettings):
     resamples: int = 1000
     batch_size: int = 64
     max_new_tokens: int | None = None
+    embedder: str = "policy"
+    equivalence: str = "folded"
+    steps: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ from gcpo.integrations.rows import Rows
 from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed
 from gcpo.probe.live import GradientWatch
 from gcpo.recipes import Outcome, Recipe, recipe
-from gcpo.semantics import EQUIVALENCES, text_embedder
+from gcpo.semantics import check_equivalence, text_embedder
 from gcpo.signals import SIGNALS
 
 HOSTS_OWN = "verl"
@@ -52,7 +52,7 @@ class Options:
         reward_range: Largest minus smallest reward a response can get.
         embedder: Source of the geometry: ``"hashed"`` n-grams of the text, ``"policy"`` for the actor's hidden states,
             ``"reward"`` for vectors the reward function returns, else a sentence-transformers model by path or hub id.
-        equivalence: When two answers mean the same.
+        equivalence: When two answers mean the same; ``"cosine:T"`` goes by the embeddings.
         max_points: Most steps a response is split into.
         log_signals: Further signals to log.
 
@@ -90,10 +90,7 @@ class Options:
             raise ValueError(
                 f"algorithm.gcpo.log_signals has no signal {unknown[0]!r}: known are {', '.join(SIGNALS)}."
             )
-        if self.equivalence not in EQUIVALENCES:
-            raise ValueError(
-                f"algorithm.gcpo.equivalence must be one of {', '.join(EQUIVALENCES)}, found {self.equivalence!r}."
-            )
+        check_equivalence(self.equivalence, "algorithm.gcpo.equivalence")
         if self.max_points < 1:
             raise ValueError(f"algorithm.gcpo.max_points must be at least 1, found {self.max_points}.")
         if self.scales and self.build_recipe().damping:
@@ -177,7 +174,7 @@ class Driver:
 
     def __init__(self, options: Options) -> None:
         self.options, self.recipe = options, options.build_recipe()
-        self.needs = needed(self.recipe, options.log_signals)
+        self.needs = needed(self.recipe, options.log_signals, options.equivalence)
         """Inputs the recipe and the logged signals take."""
         self._embedder = None if options.embedder in ("policy", "reward") else text_embedder(options.embedder)
         self._watch = GradientWatch()

@@ -2,30 +2,62 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gcpo.recipes import Outcome, Recipe
-from gcpo.semantics import TextEmbedder, answer_labels, extract_answer
+from gcpo.semantics import TextEmbedder, answer_labels, check_equivalence, cluster_by_cosine, extract_answer
 from gcpo.signals import SIGNALS, primary
 
 
-def needed(recipe: Recipe, also: Sequence[str] = ()) -> set[str]:
+def needed(recipe: Recipe, also: Sequence[str] = (), equivalence: str = "folded") -> set[str]:
     """Inputs that a host must bring for a recipe and for signals that are only logged."""
-    return primary(name for needs in (recipe.needs, *(SIGNALS[name].needs for name in also)) for name in needs)
+    needs = primary(name for needs in (recipe.needs, *(SIGNALS[name].needs for name in also)) for name in needs)
+    by_embeddings = "labels" in needs and check_equivalence(equivalence) is not None
+    return needs | {"embeddings"} if by_embeddings else needs
 
 
 def measure_texts(
-    embedder: TextEmbedder, texts: Sequence[str], wanted: Collection[str], max_points: int
+    embedder: TextEmbedder, texts: Sequence[str], wanted: Collection[str], max_points: int, steps: str = "auto"
 ) -> dict[str, Tensor]:
-    """Those of ``embeddings`` (N, D), and ``points`` (N, S, D) with ``point_mask``, that are wanted of N texts."""
+    """Those of ``embeddings`` (N, D), and ``points`` (N, S, D) with ``point_mask``, that are wanted of N texts.
+
+    Args:
+        embedder: Where they come from.
+        texts: The responses.
+        wanted: Names of inputs of signals; others than these are passed over.
+        max_points: S.
+        steps: What a step of a response is, one of ``STEPS``.
+    """
     measured = {}
     if "embeddings" in wanted:
         measured["embeddings"] = embedder.embed(texts)
     if "points" in wanted:
-        points, point_mask = embedder.embed_steps(texts, max_points)
+        points, point_mask = embedder.embed_steps(texts, max_points, steps)
         measured |= {"points": points, "point_mask": point_mask}
     return measured
+
+
+def meanings(
+    texts: Sequence[str],
+    inputs: dict[str, Tensor],
+    G: int,
+    answer_fn: Callable[[str], str | None] = extract_answer,
+    equivalence: str = "folded",
+) -> Int[Tensor, "B G"]:
+    """Which responses of a group mean the same: by their answers, or by their embeddings.
+
+    Args:
+        texts: The B * G responses, groups contiguous.
+        inputs: With ``embeddings`` (B, G, D), if the equivalence is ``cosine:T``.
+        G: Responses a group.
+        answer_fn: From a text to its final answer, None if it has none.
+        equivalence: When two of them mean the same.
+    """
+    threshold = check_equivalence(equivalence)
+    if threshold is None:
+        return answer_labels([answer_fn(text) for text in texts], G, equivalence)
+    return cluster_by_cosine(inputs["embeddings"], threshold)
 
 
 def consider(
@@ -51,10 +83,9 @@ def consider(
         equivalence: When two answers mean the same.
         mask: Which responses count; None for all.
     """
-    needs, G = needed(recipe, also), rewards.shape[1]
+    needs, G = needed(recipe, also, equivalence), rewards.shape[1]
     if "labels" in needs:
-        labels = answer_labels([answer_fn(text) for text in texts], G, equivalence)
-        inputs = inputs | {"labels": labels.to(rewards.device)}
+        inputs = inputs | {"labels": meanings(texts, inputs, G, answer_fn, equivalence).to(rewards.device)}
     grouped = [list(texts[i : i + G]) for i in range(0, len(texts), G)] if "texts" in needs else None
     return recipe(rewards, **inputs, texts=grouped, mask=mask, also=also), inputs
 
@@ -79,4 +110,4 @@ def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> 
     return {name: tensor.item() for name, tensor in metrics.items()}
 
 
-__all__ = ["consider", "measure_texts", "metrics_of", "needed"]
+__all__ = ["consider", "meanings", "measure_texts", "metrics_of", "needed"]

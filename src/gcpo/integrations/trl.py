@@ -75,6 +75,7 @@ class GroupBatch:
     rewards: Tensor  # (B, G), weighted sum of the reward functions
     outcome: Outcome
     inputs: dict[str, Tensor]  # embeddings, points, point_mask, labels, scores, ...: those that were needed
+    embedding_s: float  # seconds that the inputs took
     gradient_variance: Tensor | None = None  # (B,), of the training gradient, 0 for dead groups; None if not watched
 
     @property
@@ -141,7 +142,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         self._watch = GradientWatch()
         self._pending: GroupBatch | None = None
         self._embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
-        self._needs = needed(self.recipe, args.gcpo_log_signals)
+        self._needs = needed(self.recipe, args.gcpo_log_signals, args.gcpo_equivalence)
         reward_funcs = guard_all(reward_funcs, args.gcpo_reward_errors, args.gcpo_reward_time_limit)
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         wanted = MEASURED & self._needs
@@ -153,6 +154,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             args.gcpo_max_points,
             self.temperature,
             args.per_device_train_batch_size,
+            args.gcpo_steps,
         )
         self._generation = self._make_generation_tap() if self._by_policy else None
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
@@ -188,7 +190,8 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         n = output["advantages"].size(0)
         local = slice(self.accelerator.process_index * n, (self.accelerator.process_index + 1) * n)
         output["advantages"] = groups.outcome.advantages.flatten()[local].to(output["advantages"].dtype)
-        self._record(mode, groups, {"gcpo/overhead_s": time.perf_counter() - started})
+        further = {"gcpo/overhead_s": time.perf_counter() - started, "gcpo/time/embedding_s": groups.embedding_s}
+        self._record(mode, groups, further)
         if mode == "train":
             self._pending = groups
             self.begin_pass(output)
@@ -203,16 +206,17 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         projection = self._measure.projection if self._measure.wants_scores else None
         return GenerationTap(causal_of(model), backbone_of(model), projection, self.temperature)
 
-    def end_pass(self, shares: Tensor | None, seconds: float) -> None:
-        """Every response of the generation batch has been trained on once: log how noisy its gradient was."""
+    def end_pass(self, shares: Tensor | None, watching_s: float, whole_s: float) -> None:
+        """Every response of the generation batch has been trained on once: log what it took, and how noisy it was."""
         assert self._pending is not None
         groups, self._pending = self._pending, None
+        self._metrics["train"]["gcpo/time/embedding_share"].append(groups.embedding_s / whole_s)
         if shares is not None:
             started, o = time.perf_counter(), groups.outcome
             shares = self.accelerator.gather(shares).unflatten(0, o.advantages.shape)
             signal = None if self.recipe.signal is None else groups.signals[self.recipe.signal]
             seen, variance = self._watch(shares, o.live, o.counted, signal)
-            seen["overhead_s"] = time.perf_counter() - started + seconds
+            seen["overhead_s"] = time.perf_counter() - started + watching_s
             for name, value in seen.items():
                 self._metrics["train"][f"gcpo/grad/{name}"].append(value)
             groups = replace(groups, gradient_variance=variance)
@@ -226,7 +230,9 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         rewards[per_func.isnan().all(dim=1)] = torch.nan
         rewards = rewards.view(-1, G)
         texts = gather_object([_text(c) for c in scored.completions])
+        started = time.perf_counter()
         inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output).items()}
+        embedding_s = time.perf_counter() - started
         outcome, inputs = consider(
             self.recipe,
             rewards,
@@ -237,14 +243,15 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             equivalence=self.args.gcpo_equivalence,
         )
         prompts = gather_object([_text(p) for p in scored.prompts])
-        return GroupBatch(prompts, texts, rewards, outcome, inputs)
+        return GroupBatch(prompts, texts, rewards, outcome, inputs, embedding_s)
 
     def _measured(self, output: dict[str, Any]) -> dict[str, Tensor]:
         """What signals need to know of all processes' responses, (N, ...) each."""
         texts = [_text(c) for c in self._scored.completions]
-        measured = (
-            measure_texts(self._embedder, texts, self._by_text, self.args.gcpo_max_points) if self._embedder else {}
-        )
+        measured = {}
+        if self._embedder:
+            S, steps = self.args.gcpo_max_points, self.args.gcpo_steps
+            measured = measure_texts(self._embedder, texts, self._by_text, S, steps)
         if self._by_policy:
             measured |= self._measure_policy(output)
         device = output["advantages"].device

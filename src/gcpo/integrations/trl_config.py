@@ -6,7 +6,7 @@ from trl import GRPOConfig
 
 from gcpo.integrations.rewards import ON_ERROR
 from gcpo.recipes import Recipe, recipe
-from gcpo.semantics import EQUIVALENCES
+from gcpo.semantics import check_equivalence, check_steps
 from gcpo.signals import SIGNALS
 
 
@@ -42,9 +42,14 @@ class GCPOConfig(GRPOConfig):
             Largest minus smallest weighted reward a response can get (1.0 in every recipe).
         gcpo_embedder (`str`, *optional*, defaults to `"policy"`):
             Source of the geometry: `"policy"` for the policy's own hidden states, `"hashed"` for hashed n-grams of the
-            text, else the path or hub id of a sentence-transformers model.
+            text, `"minilm"` for all-MiniLM-L6-v2 from its package, else the path or hub id of a sentence-transformers
+            model.
         gcpo_equivalence (`str`, *optional*, defaults to `"folded"`):
-            When two answers mean the same: `"exact"`, `"folded"` (but for case and spaces) or `"math"` (math-verify).
+            When two answers mean the same: `"exact"`, `"folded"` (but for case and spaces) or `"math"` (math-verify);
+            for prose `"cosine:T"`, if the embeddings of their responses have a cosine of at least T.
+        gcpo_steps (`str`, *optional*, defaults to `"auto"`):
+            What a step of a response is: `"lines"`, `"sentences"`, or `"auto"` for lines, and for the sentences of a
+            response of a single line.
         gcpo_max_points (`int`, *optional*, defaults to `8`):
             Most steps a response is split into for signals on clouds; beyond it, neighbouring steps are merged.
         gcpo_reward_errors (`str`, *optional*, defaults to `"stop"`):
@@ -75,9 +80,10 @@ class GCPOConfig(GRPOConfig):
     gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
     gcpo_reward_range: float | None = field(default=None, metadata={"help": "Largest minus smallest reward."})
     gcpo_embedder: str = field(
-        default="policy", metadata={"help": "'policy', 'hashed', or a sentence-transformers model by path or id."}
+        default="policy", metadata={"help": "'policy', 'hashed', 'minilm', or a sentence-transformers model."}
     )
     gcpo_equivalence: str = field(default="folded", metadata={"help": "When two answers mean the same."})
+    gcpo_steps: str = field(default="auto", metadata={"help": "Split into 'lines', 'sentences' or 'auto'."})
     gcpo_max_points: int = field(default=8, metadata={"help": "Most steps a response is split into."})
     gcpo_reward_errors: str = field(
         default="stop", metadata={"help": "A reward function that fails: 'strict', 'stop' or 'mask'."}
@@ -94,10 +100,8 @@ class GCPOConfig(GRPOConfig):
         unknown = [name for name in self.gcpo_log_signals if name not in SIGNALS]
         if unknown:
             raise ValueError(f"gcpo_log_signals has no signal {unknown[0]!r}: known are {', '.join(SIGNALS)}.")
-        if self.gcpo_equivalence not in EQUIVALENCES:
-            raise ValueError(
-                f"gcpo_equivalence must be one of {', '.join(EQUIVALENCES)}, found {self.gcpo_equivalence!r}."
-            )
+        check_equivalence(self.gcpo_equivalence, "gcpo_equivalence")
+        check_steps(self.gcpo_steps, "gcpo_steps")
         if self.gcpo_max_points < 1:
             raise ValueError(f"gcpo_max_points must be at least 1, found {self.gcpo_max_points}.")
         if self.gcpo_reward_errors not in ON_ERROR:

@@ -6,6 +6,7 @@ is off, and says why.
 """
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,25 +44,32 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
         self._rows: Int[Tensor, " n"] | None = None  # of the micro-batch under way, those that are passed
         self._shares: Float[Tensor, "N F"] | None = None
         self._under_way = False
+        self._seconds = 0.0  # spent on the generation batch under way
         self._tap = self._make_tap() if watch else None
 
     def begin_pass(self, output: dict[str, Any]) -> None:
         """Mark the rows of a new generation batch; when all were trained on, ``end_pass`` is called."""
         n, device = output["advantages"].size(0), output["advantages"].device
         output[_ROW] = torch.arange(n, device=device)
-        self._under_way = True
+        self._under_way, self._seconds = True, 0.0
         self._shares = None if self._tap is None else self._tap.table(n)
 
-    def end_pass(self, shares: Float[Tensor, "N F"] | None, seconds: float) -> None:
-        """What each of this process's responses added to the gradient, None if not watched; and what it took."""
+    def end_pass(self, shares: Float[Tensor, "N F"] | None, watching_s: float, whole_s: float) -> None:
+        """Every response has been trained on once.
+
+        Args:
+            shares: What each of this process's responses added to the gradient; None if not watched.
+            watching_s: Seconds that watching took.
+            whole_s: Seconds of generating, scoring and training.
+        """
 
     def step_state(self) -> dict[str, Any]:
         """Of a generation batch that is not trained on to the end, for a checkpoint."""
-        return {"under_way": self._under_way, "shares": self._shares}
+        return {"under_way": self._under_way, "shares": self._shares, "seconds": self._seconds}
 
     def take_step_state(self, state: dict[str, Any]) -> None:
         """Take back what ``step_state`` gave."""
-        self._under_way, self._shares = state["under_way"], state["shares"]
+        self._under_way, self._shares, self._seconds = state["under_way"], state["shares"], state["seconds"]
 
     def tell(self, sentence: str) -> None:
         """A warning of the main process, once."""
@@ -72,6 +80,7 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
     def training_step(self, model: Any, inputs: Any, *rest: Any, **kwargs: Any) -> Tensor:
         """TRL's, with the gradient watched."""
         loss: Tensor
+        started = time.perf_counter()
         if self._tap is None:
             loss = super().training_step(model, inputs, *rest, **kwargs)
         else:
@@ -79,9 +88,10 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
             with self._tap.watching():
                 loss = super().training_step(model, inputs, *rest, **kwargs)
             self._keep_gradients(self._tap)
+        self._seconds += time.perf_counter() - started
         if self._under_way and self._step % self.args.steps_per_generation == 0:
             shares, self._shares, self._under_way = self._shares, None, False
-            self.end_pass(shares, 0.0 if self._tap is None else self._tap.spent())
+            self.end_pass(shares, 0.0 if self._tap is None else self._tap.spent(), self._seconds)
         return loss
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:

@@ -5,6 +5,17 @@ const view = { run: 0, matches: [], at: 0 }; // matches: indices into the run's 
 
 const viewed = () => runs[view.run];
 
+/** What a page may offer to show, by the value of its choice. */
+const STATES = {
+  all: () => true,
+  live: (group) => !group.dead,
+  dead: (group) => group.dead,
+  wrong: (group) => group.wrong,
+  mixed: (group) => group.rate > 0 && group.rate < 1,
+  never: (group) => group.rate === 0,
+  lost: (group) => group.lost,
+};
+
 const filters = () => ["state", "order", "at-step", "search"].map($).filter(Boolean);
 
 /** Listen to the controls; those of browser.html that tell no groups of this page apart are hidden. */
@@ -41,7 +52,7 @@ function findGroups() {
   const { groups } = viewed();
   const [state, step, words] = [$("state").value, $("at-step")?.value ?? "", $("search").value.toLowerCase()];
   const passes = (group) =>
-    (state === "all" || group.dead === (state === "dead")) &&
+    STATES[state](group) &&
     (step === "" || group.step === Number(step)) &&
     texts(group).some((text) => text.toLowerCase().includes(words));
   view.matches = groups.map((_, i) => i).filter((i) => passes(groups[i]));

@@ -4,29 +4,34 @@ import json
 import os
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from gcpo.report import benchdir, probedir, rundir
+from gcpo.report import benchdir, evaldir, probedir, rundir
 from gcpo.report.reading import Record
 
 # In the order in which they run; the last one starts the page. What shared scripts ask of a page, it defines.
-_SHARED = ("stats.js", "dom.js", "plots.js", "overview.js", "browser.js", "scatter.js")
-_TRAIN = ("outcome.js", "curves.js", "group.js", "signals.js", "page.js")
-_PROBE = ("gaps.js", "tracking.js", "prompt.js", "alignment.js", "probe.js")
-_BENCH = ("stats.js", "dom.js", "plots.js", "overview.js", "bench.js")
+_SHARED = ("stats.js", "dom.js", "plots.js", "overview.js")
+_GROUPS = (*_SHARED, "browser.js", "scatter.js")
+_PAGES = {
+    "train": (*_GROUPS, "outcome.js", "curves.js", "group.js", "signals.js", "page.js"),
+    "probe": (*_GROUPS, "gaps.js", "tracking.js", "prompt.js", "alignment.js", "probe.js"),
+    "eval": (*_SHARED, "browser.js", "figures.js", "failure.js", "eval.js"),
+    "bench": (*_SHARED, "bench.js"),
+}
+_READERS = {"train": rundir.read, "probe": probedir.read, "eval": evaldir.read, "bench": benchdir.read}
 
 
 def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
     """Write the report of one run, or of several training runs overlaid in one page.
 
     Args:
-        runs: Run directories, of training runs, or of one probe or bench. A run that is still going or was cut short
-            is shown as far as it got.
+        runs: Run directories, of training runs, or of one probe, evaluation or bench. A run that is still going or was
+            cut short is shown as far as it got.
         output: The page, or a directory for it; by default ``report.html`` in the (first) run directory. The data
             go beside it under the same name with the suffix ``.json``.
 
@@ -34,37 +39,38 @@ def build(runs: Path | Sequence[Path], output: Path | None = None) -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If no run is given, a run has no metrics, a probe or bench is one of several, or ``output`` ends in
-            ``.json``.
+        ValueError: If no run is given, a run has no metrics, a probe, evaluation or bench is one of several, or
+            ``output`` ends in ``.json``.
     """
     directories = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if not directories:
         raise ValueError("a report needs a run directory, but the list of runs is empty; give at least one.")
     page = _target(directories[0] if output is None else Path(output))
-    read, body, scripts = _kind(directories)
-    data = _encode({"runs": _named([read(directory) for directory in directories])})
-    html = _html(data, body, scripts)
+    kind = _kind(directories)
+    data = _encode({"runs": _named([_READERS[kind](directory) for directory in directories])})
+    html = _html(data, f"{kind}.html", _PAGES[kind])
     page.parent.mkdir(parents=True, exist_ok=True)
     _write(page.with_suffix(".json"), data)
     _write(page, html)
     return page
 
 
-def _kind(directories: Sequence[Path]) -> tuple[Callable[[Path], Record], str, tuple[str, ...]]:
-    """How the runs are read, and the markup and scripts of their page."""
-    for is_one, kind, page in (
-        (probedir.is_probe, "probe", (probedir.read, "probe.html", _SHARED + _PROBE)),
-        (benchdir.is_bench, "bench", (benchdir.read, "bench.html", _BENCH)),
+def _kind(directories: Sequence[Path]) -> str:
+    """What the page is of, a key of ``_PAGES``."""
+    for kind, found, called in (
+        ("probe", probedir.is_probe, "a probe"),
+        ("eval", evaldir.is_evaluation, "an evaluation"),
+        ("bench", benchdir.is_bench, "a bench"),
     ):
-        found = [directory for directory in directories if is_one(directory)]
-        if found and len(directories) > 1:
+        alone = [directory for directory in directories if found(directory)]
+        if alone and len(directories) > 1:
             raise ValueError(
-                f"run directory {str(found[0])!r} is of a {kind}, whose page shows nothing else, but "
+                f"run directory {str(alone[0])!r} is of {called}, whose page shows nothing else, but "
                 f"{len(directories)} runs were given; give it alone."
             )
-        if found:
-            return page
-    return rundir.read, "train.html", _SHARED + _TRAIN
+        if alone:
+            return kind
+    return "train"
 
 
 def _target(output: Path) -> Path:

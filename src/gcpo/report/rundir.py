@@ -19,7 +19,7 @@ def read(directory: Path) -> Record:
     if not (directory / "metrics.jsonl").is_file():
         what = "has no metrics.jsonl" if directory.is_dir() else "does not exist"
         raise ValueError(
-            f"run directory {str(directory)!r} {what}; give the output directory of a training or probe run."
+            f"run directory {str(directory)!r} {what}; give the output directory of gcpo train, probe or eval."
         )
     notes: list[str] = []
     groups = [_group(row) for row in rows(directory / "groups.jsonl", notes)]

@@ -33,9 +33,11 @@ class TextEmbedder(ABC):
         known = self._memory(said, self._vectors)
         return torch.stack([known[text] for text in said])
 
-    def embed_steps(self, texts: Sequence[str], max_steps: int) -> tuple[Float[Tensor, "N S D"], Bool[Tensor, "N S"]]:
-        """One vector a step of each text, and which steps exist."""
-        steps = [split_steps(text, max_steps) for text in texts]
+    def embed_steps(
+        self, texts: Sequence[str], max_steps: int, by: str = "auto"
+    ) -> tuple[Float[Tensor, "N S D"], Bool[Tensor, "N S"]]:
+        """One vector a step of each text, and which steps exist; ``by`` as ``split_steps`` takes it."""
+        steps = [split_steps(text, max_steps, by) for text in texts]
         rows = [s + [""] * (max_steps - len(s)) for s in steps]
         vectors = self.embed([step for row in rows for step in row])
         exists = torch.tensor([[bool(step) for step in row] for row in rows], dtype=torch.bool)

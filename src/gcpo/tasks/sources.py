@@ -3,7 +3,7 @@
     *.jsonl, *.json   an object a line; a list of objects, or an object of them by their id (as Qasper is published)
     *.csv, *.tsv      a header line, then a row a line; every value is text
     *.parquet         as any library writes it
-    directory, hub id what ``datasets.load_dataset`` takes, with its configuration and split
+    directory, hub id what ``datasets.load_dataset`` takes, with its configuration and split, or ``save_to_disk`` wrote
 
 A row is a mapping from field names to values; ``where`` says what an error message calls it.
 """
@@ -138,8 +138,15 @@ def _hub(source: Source) -> Iterator[tuple[str, Row | RowError]]:
             f"{source.place} is no file, and data sets on the hub need the library datasets, which is not installed: "
             'check the path, or pip install "gcpo[train]".'
         ) from error
+    directory = Path(source.place)
     try:
-        rows = datasets.load_dataset(source.place, name=source.config, split=source.split, revision=source.revision)
+        if (directory / "dataset_dict.json").is_file():
+            rows = datasets.load_from_disk(source.place)[source.split]
+        elif (directory / "state.json").is_file():  # one that is not divided
+            rows = datasets.load_from_disk(source.place)
+        else:
+            given = {"name": source.config, "split": source.split, "revision": source.revision}
+            rows = datasets.load_dataset(source.place, **given)
     # The hub, the network and the formats raise errors of many kinds; every one means that there are no rows.
     except Exception as error:
         raise ValueError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gcpo.tasks.base import Task
 from gcpo.tasks.rewards.answers import choice, exact, math, numeric
-from gcpo.tasks.rewards.base import Judge, Reward, WeightedSum
+from gcpo.tasks.rewards.base import Judge, RangeError, Reward, WeightedSum
 from gcpo.tasks.rewards.own import load
 from gcpo.tasks.rewards.shape import format_, length
 from gcpo.tasks.rewards.similarity import similarity
@@ -68,4 +68,4 @@ def _named(word: str, task: Task | None) -> Reward:
     raise ValueError(f"a reward must be one of {', '.join(known)} or module:function, found {word!r}.")
 
 
-__all__ = ["REWARDS", "Judge", "Reward", "WeightedSum", "parse"]
+__all__ = ["REWARDS", "Judge", "RangeError", "Reward", "WeightedSum", "parse"]

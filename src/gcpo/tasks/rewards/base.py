@@ -11,6 +11,10 @@ Judge = Callable[[str, Example], float]
 """From a response and its problem to a number."""
 
 
+class RangeError(ValueError):
+    """A reward gave a number outside the range that it states."""
+
+
 @dataclass(frozen=True)
 class Reward:
     """A judge and the range of its judgements.
@@ -33,12 +37,12 @@ class Reward:
         """The reward, in [low, high]; NaN, which takes the response out of its group, passes.
 
         Raises:
-            ValueError: The judge gave anything else.
+            RangeError: The judge gave anything else.
         """
         value = float(self.judge(response, example))
         slack = 1e-6 * (self.high - self.low)
         if not (math.isnan(value) or self.low - slack <= value <= self.high + slack):
-            raise ValueError(
+            raise RangeError(
                 f"reward {self.name!r} must give numbers in [{self.low:g}, {self.high:g}], found {value}: set its "
                 "attribute range to the least and the largest."
             )

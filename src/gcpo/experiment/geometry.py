@@ -1,0 +1,45 @@
+"""What signals need to know of sampled responses, from where the settings of a probe say."""
+
+from typing import Any
+
+from torch import Tensor
+
+from gcpo.experiment.settings import ProbeSettings, UsageError
+from gcpo.integrations.steering import meanings, measure_texts
+from gcpo.policies.sampling import Sampled
+from gcpo.semantics import check_equivalence, check_steps, text_embedder
+from gcpo.semantics.policy import MEASURED, Measure, backbone_of
+
+_POINTS = 8
+
+
+class Geometry:
+    """Embeddings, points and scores of responses, and which of a group mean the same.
+
+    Args:
+        settings: Of the probe.
+        tokenizer: The policy's.
+
+    Raises:
+        UsageError: The embedder cannot be had, or a setting has a value it cannot have.
+    """
+
+    def __init__(self, settings: ProbeSettings, tokenizer: Any) -> None:
+        self._settings = settings
+        try:
+            check_equivalence(settings.equivalence)
+            check_steps(settings.steps)
+            self._embedder = None if settings.embedder == "policy" else text_embedder(settings.embedder)
+        except (ValueError, ImportError) as error:
+            raise UsageError(str(error)) from error
+        self._by_text = {"embeddings", "points"} if self._embedder else set()
+        wanted = MEASURED - self._by_text
+        self._measure = Measure(tokenizer, wanted, _POINTS, batch_size=settings.batch_size, steps=settings.steps)
+
+    def __call__(self, model: Any, said: Sampled, G: int) -> dict[str, Tensor]:
+        """Of N responses in groups of G: (N / G, G, ...) each, on the CPU."""
+        measured = self._measure(model, backbone_of(model), *said[:4])
+        if self._embedder:
+            measured |= measure_texts(self._embedder, said.texts, self._by_text, _POINTS, self._settings.steps)
+        inputs = {name: value.unflatten(0, (-1, G)).cpu() for name, value in measured.items()}
+        return inputs | {"labels": meanings(said.texts, inputs, G, equivalence=self._settings.equivalence)}
