@@ -60,7 +60,7 @@ def consider(
 
 
 def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> dict[str, float]:
-    """The numbers every host logs.
+    """The numbers every host logs; a signal is that of the groups it was made for, where it is not NaN.
 
     Args:
         outcome: Of the batch.
@@ -74,9 +74,9 @@ def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> 
         "gcpo/weight/mean": weights.mean(),
         "gcpo/weight/min": weights.min(),
         "gcpo/weight/max": weights.max(),
-        **{f"gcpo/signal/{name}": value.mean() for name, value in outcome.signals.items()},
+        **{f"gcpo/signal/{name}": value.nanmean() for name, value in outcome.signals.items()},
     }
-    return {name: tensor.item() for name, tensor in metrics.items()}
+    return {name: tensor.item() for name, tensor in metrics.items() if not tensor.isnan()}
 
 
 __all__ = ["consider", "measure_texts", "metrics_of", "needed"]

@@ -8,7 +8,7 @@ What happens to micro-batches then is in ``trl_step``, what makes a killed run g
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
+from gcpo.groups import finite, live
+from gcpo.integrations import packing
 from gcpo.integrations.resume import ExactResumeMixin
 from gcpo.integrations.rewards import guard_all
 from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed
@@ -26,8 +28,10 @@ from gcpo.integrations.trl_step import PackedStepMixin
 from gcpo.probe.live import GradientWatch
 from gcpo.recipes import Outcome
 from gcpo.semantics import extract_answer, text_embedder
-from gcpo.semantics.policy import MEASURED, Measure, backbone_of, causal_of
+from gcpo.semantics.passed import PassTap
+from gcpo.semantics.policy import MEASURED, Measure, backbone_of, causal_of, has_plain_head, head_of
 from gcpo.semantics.tap import GenerationTap
+from gcpo.signals import SIGNALS, primary
 
 WRAPPED = {
     "_generate_and_score_completions": ("self", "inputs"),
@@ -155,6 +159,8 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             args.per_device_train_batch_size,
         )
         self._generation = self._make_generation_tap() if self._by_policy else None
+        self._passed: PassTap | None = None
+        self._plain_head: bool | None = None
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
 
     def own_state(self) -> dict[str, Any]:
@@ -177,7 +183,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        with nullcontext() if self._generation is None else self._generation.listening():
+        with self._listening():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mode = "train" if self.model.training else "eval"
         G = self.num_generations if mode == "train" else self.num_generations_eval
@@ -185,19 +191,37 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             return output
         started = time.perf_counter()
         groups = self._consider(output, G)
-        n = output["advantages"].size(0)
-        local = slice(self.accelerator.process_index * n, (self.accelerator.process_index + 1) * n)
-        output["advantages"] = groups.outcome.advantages.flatten()[local].to(output["advantages"].dtype)
+        advantages = self._local(groups.outcome.advantages.flatten())
+        output["advantages"] = advantages.to(output["advantages"].dtype)
         self._record(mode, groups, {"gcpo/overhead_s": time.perf_counter() - started})
         if mode == "train":
             self._pending = groups
             self.begin_pass(output)
         return output
 
+    def _local(self, rows: Tensor) -> Tensor:
+        """This process's part of what all have."""
+        part: Tensor = rows.view(self.accelerator.num_processes, -1)[self.accelerator.process_index]
+        return part
+
+    def _listening(self) -> AbstractContextManager[None]:
+        """To the policy while the host calls it: while it generates, else while old log-probabilities are computed."""
+        if not self._by_policy:
+            return nullcontext()
+        if self._generation is not None:
+            return self._generation.listening()
+        self._passed = PassTap(backbone_of(self.accelerator.unwrap_model(self.model)))
+        return self._passed.listening()
+
+    @property
+    def _whole(self) -> bool:
+        """Whether each process has the whole model."""
+        return self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
+
     def _make_generation_tap(self) -> GenerationTap | None:
         """Where the model itself generates, whole on each process: there its states come for nothing."""
-        whole = self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
-        if not whole or self.use_vllm or getattr(self.args, "use_transformers_paged", False):
+        paged = ("use_transformers_paged", "use_transformers_continuous_batching")
+        if not self._whole or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
             return None
         model = self.accelerator.unwrap_model(self.model)
         projection = self._measure.projection if self._measure.wants_scores else None
@@ -226,7 +250,10 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         rewards[per_func.isnan().all(dim=1)] = torch.nan
         rewards = rewards.view(-1, G)
         texts = gather_object([_text(c) for c in scored.completions])
-        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output).items()}
+        steered = finite(rewards) & live(rewards).unsqueeze(-1)
+        wanted = torch.ones_like(steered) if self.args.gcpo_log_signals else steered
+        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output, wanted.flatten()).items()}
+        measured = inputs.pop("measured", None)
         outcome, inputs = consider(
             self.recipe,
             rewards,
@@ -236,17 +263,30 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             answer_fn=self._answer_fn,
             equivalence=self.args.gcpo_equivalence,
         )
+        if measured is not None:
+            outcome = self._without_unmeasured(outcome, measured.any(-1))
         prompts = gather_object([_text(p) for p in scored.prompts])
         return GroupBatch(prompts, texts, rewards, outcome, inputs)
 
-    def _measured(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        """What signals need to know of all processes' responses, (N, ...) each."""
+    def _without_unmeasured(self, outcome: Outcome, measured: Tensor) -> Outcome:
+        """NaN in place of the signals of groups that were spared the pass."""
+
+        def known(name: str, value: Tensor) -> Tensor:
+            return value.masked_fill(~measured, torch.nan) if self._by_policy & primary(SIGNALS[name].needs) else value
+
+        return replace(outcome, signals={name: known(name, value) for name, value in outcome.signals.items()})
+
+    def _measured(self, output: dict[str, Any], wanted: Tensor) -> dict[str, Tensor]:
+        """What signals need to know of all processes' N responses, (N, ...) each.
+
+        ``measured`` among it, if some were left out that are not ``wanted``.
+        """
         texts = [_text(c) for c in self._scored.completions]
         measured = (
             measure_texts(self._embedder, texts, self._by_text, self.args.gcpo_max_points) if self._embedder else {}
         )
         if self._by_policy:
-            measured |= self._measure_policy(output)
+            measured |= self._measure_policy(output, self._local(wanted))
         device = output["advantages"].device
         gathered = {name: self.accelerator.gather(value.to(device)) for name, value in measured.items()}
         if "points" in gathered:  # as many columns as the longest response of all processes has steps
@@ -254,7 +294,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
         return gathered
 
-    def _measure_policy(self, output: dict[str, Any]) -> dict[str, Tensor]:
+    def _measure_policy(self, output: dict[str, Any], wanted: Tensor) -> dict[str, Tensor]:
         if "pixel_values" in output:
             raise ValueError(
                 f"the policy's {' and '.join(sorted(self._by_policy))} cannot be had for responses to images: choose "
@@ -267,10 +307,40 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
         model = self.accelerator.unwrap_model(self.model)
         rows = (backbone_of(model), output["prompt_ids"], output["prompt_mask"], ids, mask, spoken)
-        tapped = None if self._generation is None else self._generation.take(ids, mask)
-        if tapped is not None:
-            return self._measure.of_generation(tapped, model, *rows)
-        return self._measure(self.model, *rows)
+        found = self._overheard(output, model, *rows)
+        known = torch.tensor([[int(wanted.sum()), int(found is not None)]], device=ids.device)
+        known = self.accelerator.gather(known)  # so that every process makes the same passes, or none
+        if found is not None and known[:, 1].all():
+            return found
+        chosen = packing.first(wanted, int(known[:, 0].amax()))
+        return self._measure.of_some(chosen, self.model, *rows) | {"measured": wanted}
+
+    def _overheard(self, output: dict[str, Any], model: Any, *rows: Any) -> dict[str, Tensor] | None:
+        """What the host's own calls of the policy have left, None if they have not."""
+        *_, ids, mask, spoken = rows
+        if self._generation is not None:
+            tapped = self._generation.take(ids, mask)
+            return None if tapped is None else self._measure.of_generation(tapped, model, *rows)
+        states = self._passed_states(output, mask)
+        return None if states is None else self._measure.of_pass(states, head_of(model), ids, mask, spoken)
+
+    def _passed_states(self, output: dict[str, Any], mask: Tensor) -> Tensor | None:
+        """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if it cannot stand for ours."""
+        passed, self._passed = self._passed, None
+        if (
+            passed is None
+            or "old_per_token_logps" not in output
+            or not torch.equal(mask, output["completion_mask"].bool())
+        ):
+            return None
+        if self._measure.wants_scores and not (self._whole and self._has_plain_head()):
+            return None
+        return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), mask.size(1))
+
+    def _has_plain_head(self) -> bool:
+        if self._plain_head is None:
+            self._plain_head = has_plain_head(self.accelerator.unwrap_model(self.model))
+        return self._plain_head
 
     def _record(self, mode: str, groups: GroupBatch, further: dict[str, float]) -> None:
         """Our metrics beside TRL's, and the advantages that train in its table of completions."""
