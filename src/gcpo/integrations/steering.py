@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -13,6 +14,12 @@ from gcpo.signals import SIGNALS, primary
 def needed(recipe: Recipe, also: Sequence[str] = ()) -> set[str]:
     """Inputs that a host must bring for a recipe and for signals that are only logged."""
     return primary(name for needs in (recipe.needs, *(SIGNALS[name].needs for name in also)) for name in needs)
+
+
+def total(per_function: Float[Tensor, "N K"], weights: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
+    """The weighted sum of the rewards a response has, NaN where it has none."""
+    rewards = (per_function * weights.to(per_function.device)).nansum(dim=1)
+    return rewards.masked_fill(per_function.isnan().all(dim=1), torch.nan)
 
 
 def measure_texts(
@@ -79,4 +86,4 @@ def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> 
     return {name: tensor.item() for name, tensor in metrics.items() if not tensor.isnan()}
 
 
-__all__ = ["consider", "measure_texts", "metrics_of", "needed"]
+__all__ = ["consider", "measure_texts", "metrics_of", "needed", "total"]

@@ -18,11 +18,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
+from gcpo.advantages.first_draws import completion
 from gcpo.groups import finite, live
 from gcpo.integrations import packing
 from gcpo.integrations.resume import ExactResumeMixin
 from gcpo.integrations.rewards import guard_all
-from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed
+from gcpo.integrations.spending import FirstDrawsMixin
+from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed, total
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.integrations.trl_step import PackedStepMixin
 from gcpo.probe.live import GradientWatch
@@ -101,7 +103,7 @@ class _Scored:
 _Host = GRPOTrainer if TYPE_CHECKING else object
 
 
-class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
+class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
     """Puts a recipe's advantages in place of TRL's; mix in before ``GRPOTrainer`` or a subclass of it.
 
     Args:
@@ -161,6 +163,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         self._generation = self._make_generation_tap() if self._by_policy else None
         self._passed: PassTap | None = None
         self._plain_head: bool | None = None
+        self.begin_draws(args.gcpo_first_draws)
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
 
     def own_state(self) -> dict[str, Any]:
@@ -245,10 +248,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
     def _consider(self, output: dict[str, Any], G: int) -> GroupBatch:
         """The recipe's view of the batch; equal on every process, since all it takes is gathered."""
         scored = self._scored
-        per_func = scored.rewards_per_func
-        rewards = (per_func * self.reward_weights.to(per_func.device)).nansum(dim=1)
-        rewards[per_func.isnan().all(dim=1)] = torch.nan
-        rewards = rewards.view(-1, G)
+        rewards = total(scored.rewards_per_func, self.reward_weights).view(-1, G)
         texts = gather_object([_text(c) for c in scored.completions])
         steered = finite(rewards) & live(rewards).unsqueeze(-1)
         wanted = torch.ones_like(steered) if self.args.gcpo_log_signals else steered
@@ -264,7 +264,10 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
             equivalence=self.args.gcpo_equivalence,
         )
         if measured is not None:
-            outcome = self._without_unmeasured(outcome, measured.any(-1))
+            outcome = self._without_unmeasured(outcome, (measured | ~outcome.counted).all(-1))
+        if self.args.gcpo_unbiased_draws and self.model.training:
+            c = completion(rewards, self.args.gcpo_first_draws)
+            outcome = replace(outcome, advantages=outcome.advantages / c.unsqueeze(-1), weights=outcome.weights / c)
         prompts = gather_object([_text(p) for p in scored.prompts])
         return GroupBatch(prompts, texts, rewards, outcome, inputs)
 
@@ -307,7 +310,7 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
         model = self.accelerator.unwrap_model(self.model)
         rows = (backbone_of(model), output["prompt_ids"], output["prompt_mask"], ids, mask, spoken)
-        found = self._overheard(output, model, *rows)
+        found = self._overheard(output, wanted, model, *rows)
         known = torch.tensor([[int(wanted.sum()), int(found is not None)]], device=ids.device)
         known = self.accelerator.gather(known)  # so that every process makes the same passes, or none
         if found is not None and known[:, 1].all():
@@ -315,27 +318,26 @@ class GCPOMixin(PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,
         chosen = packing.first(wanted, int(known[:, 0].amax()))
         return self._measure.of_some(chosen, self.model, *rows) | {"measured": wanted}
 
-    def _overheard(self, output: dict[str, Any], model: Any, *rows: Any) -> dict[str, Tensor] | None:
+    def _overheard(self, output: dict[str, Any], wanted: Tensor, model: Any, *rows: Any) -> dict[str, Tensor] | None:
         """What the host's own calls of the policy have left, None if they have not."""
         *_, ids, mask, spoken = rows
         if self._generation is not None:
             tapped = self._generation.take(ids, mask)
             return None if tapped is None else self._measure.of_generation(tapped, model, *rows)
-        states = self._passed_states(output, mask)
-        return None if states is None else self._measure.of_pass(states, head_of(model), ids, mask, spoken)
+        seen = (mask == output["completion_mask"].bool()).all(1)  # whole, by the host's pass
+        states = self._passed_states(output, mask.size(1)) if seen[wanted].all() else None
+        if states is None:
+            return None
+        return self._measure.of_pass(states, head_of(model), ids, mask, spoken) | {"measured": seen}
 
-    def _passed_states(self, output: dict[str, Any], mask: Tensor) -> Tensor | None:
-        """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if it cannot stand for ours."""
+    def _passed_states(self, output: dict[str, Any], T: int) -> Tensor | None:
+        """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if they will not do for ours."""
         passed, self._passed = self._passed, None
-        if (
-            passed is None
-            or "old_per_token_logps" not in output
-            or not torch.equal(mask, output["completion_mask"].bool())
-        ):
+        if passed is None or "old_per_token_logps" not in output:
             return None
         if self._measure.wants_scores and not (self._whole and self._has_plain_head()):
             return None
-        return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), mask.size(1))
+        return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), T)
 
     def _has_plain_head(self) -> bool:
         if self._plain_head is None:
