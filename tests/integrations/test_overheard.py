@@ -5,7 +5,6 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from gcpo import GCPOConfig, GCPOTrainer
-from gcpo.semantics import policy
 from gcpo.semantics.passed import PassTap
 from gcpo.semantics.policy import backbone_of, has_plain_head
 from tests import tiny
@@ -21,15 +20,6 @@ class Elsewhere(GCPOTrainer):
 
     def _make_generation_tap(self):
         return None
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Rows of each pass of ours."""
-    found = []
-    forward = policy.forward
-    monkeypatch.setattr(policy, "forward", lambda *a: found.append(len(a[2])) or forward(*a))
-    return found
 
 
 def elsewhere(directory, rewards=tiny.spread, **settings):

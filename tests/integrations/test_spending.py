@@ -104,6 +104,18 @@ def test_what_a_model_draws_trains_it_and_evaluation_is_as_ever(tmp_path):
     assert not [name for entry in rewards[0].state.log_history for name in entry if name.startswith("eval_gcpo/first")]
 
 
+@pytest.mark.parametrize("recipe", ["gcpo-bot", "gcpo"])
+def test_geometry_comes_from_both_generations(tmp_path, passes, recipe, monkeypatch):
+    settings = SETTINGS | {"gcpo_first_draws": 2, "recipe": recipe, "max_steps": 2}
+    heard = trained(ours(tmp_path / "a", half_dead, **settings))
+    assert not passes
+    assert heard.last_groups.rewards.isnan().any()
+    monkeypatch.setattr("gcpo.integrations.trl.GenerationTap.take", lambda *_: None)
+    passed = trained(ours(tmp_path / "b", half_dead, **settings))
+    assert 0 < sum(passes) < 32
+    torch.testing.assert_close(parameters(heard), parameters(passed), atol=1e-5, rtol=1e-5)
+
+
 def test_a_batch_with_nothing_worth_completing(tmp_path):
     trainer = scripted(tmp_path, lambda completions, **_: [1.0] * len(completions), gcpo_first_draws=2)
     assert logged(trainer, "gcpo/first_draws/completed") == [0.0] * 3

@@ -54,7 +54,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         Raises:
             ValueError: n0 is not between 2 and G - 1, or the host generates in a way that this cannot be done in.
         """
-        self._first = first
+        self._first_draws = first
         if first is None:
             return
         if not 2 <= first < self.num_generations:
@@ -63,7 +63,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
                 f"{first}: of one response no rewards differ, and of all there is no rest."
             )
         tokenizer: Any = getattr(self, "_tokenizer", self.processing_class)
-        self._nothing = [tokenizer.eos_token_id]
+        self._empty_response = [tokenizer.eos_token_id]
         reasons = {
             "vLLM, which draws whole groups": self.use_vllm,
             "tools": bool(getattr(self, "tools", None)),
@@ -74,15 +74,18 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         for reason in (reason for reason, holds in reasons.items() if holds):
             raise ValueError(f"gcpo_first_draws cannot be used with {reason}: leave it out.")
 
+    def hear(self, rows: Int[Tensor, " n"], said: list[list[int]]) -> None:
+        """These rows of the batch were drawn just now."""
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        if self._first is None or not self.model.training:
+        if self._first_draws is None or not self.model.training:
             whole: dict[str, Any] = super()._generate_and_score_completions(inputs)
             return whole
         if "image" in inputs[0] or "images" in inputs[0]:
             raise ValueError("gcpo_first_draws cannot be used with images: leave it out.")
         L = len(inputs)
         row = self.accelerator.process_index * L + torch.arange(L)
-        first = row % self.num_generations < self._first
+        first = row % self.num_generations < self._first_draws
         group = row.div(self.num_generations, rounding_mode="floor")
         self._draws = _Draws(inputs, group, first, first, None, [None] * L, {})
         try:
@@ -97,7 +100,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             return super()._generate(prompts)
         with self._unlogged():
             _, said, _, completions, *_ = super()._generate(prompts)
-        rewards = self._score(draws, prompts, completions, said)
+        rewards = self._score_drawn(draws, prompts, completions, said)
         scored = total(rewards, self.reward_weights).view(-1, self.num_generations)
         worth = live(scored).cpu()
         draws.now = worth[draws.group] & ~draws.drawn
@@ -107,7 +110,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             ~draws.drawn, prompt_ids, said, {"completed": worth.float().mean(), "reward": scored.nanmean()}
         )
         for i in (~draws.drawn).nonzero().flatten().tolist():
-            said[i] = self._nothing
+            said[i] = self._empty_response
             completions[i] = "" if isinstance(completions[i], str) else [{"role": "assistant", "content": ""}]
         return (prompt_ids, said, tool_mask, completions, *rest)
 
@@ -121,8 +124,9 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             said, *others = super()._generate_single_turn([prompt_ids[i] for i in rows], *rest, **named)
             for i, ids in zip(rows, said, strict=True):
                 draws.said[i] = ids
+            self.hear(torch.tensor(rows), said)
         # Rows that are not drawn repeat the one before, for TRL's metrics of lengths; they are emptied after those.
-        last = next((ids for ids in draws.said if ids is not None), self._nothing)
+        last = next((ids for ids in draws.said if ids is not None), self._empty_response)
         said = [last := last if ids is None else ids for ids in draws.said]
         return (said, *others)
 
@@ -130,11 +134,11 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         if self._draws is None:
             rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             return rewards
-        rewards = self._score(self._draws, prompts, completions, completion_ids_list)
+        rewards = self._score_drawn(self._draws, prompts, completions, completion_ids_list)
         self._pending_extra_logs.update(self._draws.extra)
         return rewards
 
-    def _score(
+    def _score_drawn(
         self, draws: _Draws, prompts: list[Any], completions: list[Any], said: list[Any]
     ) -> Float[Tensor, "N K"]:
         """Add the rewards of the rows drawn last to those there are."""

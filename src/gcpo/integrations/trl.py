@@ -16,6 +16,7 @@ import torch
 import trl
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
 from gcpo.advantages.first_draws import completion
@@ -32,7 +33,7 @@ from gcpo.recipes import Outcome
 from gcpo.semantics import extract_answer, text_embedder
 from gcpo.semantics.passed import PassTap
 from gcpo.semantics.policy import MEASURED, Measure, backbone_of, causal_of, has_plain_head, head_of
-from gcpo.semantics.tap import GenerationTap
+from gcpo.semantics.tap import GenerationTap, Tapped
 from gcpo.signals import SIGNALS, primary
 
 WRAPPED = {
@@ -161,6 +162,7 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
             args.per_device_train_batch_size,
         )
         self._generation = self._make_generation_tap() if self._by_policy else None
+        self._heard: list[tuple[Tensor, Tapped | None]] = []
         self._passed: PassTap | None = None
         self._plain_head: bool | None = None
         self.begin_draws(args.gcpo_first_draws)
@@ -211,20 +213,21 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         """To the policy while the host calls it: while it generates, else while old log-probabilities are computed."""
         if not self._by_policy:
             return nullcontext()
+        self._heard = []
         if self._generation is not None:
             return self._generation.listening()
         self._passed = PassTap(backbone_of(self.accelerator.unwrap_model(self.model)))
         return self._passed.listening()
 
     @property
-    def _whole(self) -> bool:
+    def _has_whole_model(self) -> bool:
         """Whether each process has the whole model."""
         return self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
 
     def _make_generation_tap(self) -> GenerationTap | None:
         """Where the model itself generates, whole on each process: there its states come for nothing."""
         paged = ("use_transformers_paged", "use_transformers_continuous_batching")
-        if not self._whole or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
+        if not self._has_whole_model or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
             return None
         model = self.accelerator.unwrap_model(self.model)
         projection = self._measure.projection if self._measure.wants_scores else None
@@ -250,8 +253,9 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         scored = self._scored
         rewards = total(scored.rewards_per_func, self.reward_weights).view(-1, G)
         texts = gather_object([_text(c) for c in scored.completions])
-        steered = finite(rewards) & live(rewards).unsqueeze(-1)
-        wanted = torch.ones_like(steered) if self.args.gcpo_log_signals else steered
+        wanted = finite(rewards)
+        if not self.args.gcpo_log_signals:  # a dead group weighs 0 whatever its geometry
+            wanted &= live(rewards).unsqueeze(-1)
         inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output, wanted.flatten()).items()}
         measured = inputs.pop("measured", None)
         outcome, inputs = consider(
@@ -316,26 +320,62 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         if found is not None and known[:, 1].all():
             return found
         chosen = packing.first(wanted, int(known[:, 0].amax()))
+        if len(chosen) and self._by_policy != {"lengths"}:
+            self.tell(f"responses pass the policy once more for {', '.join(sorted(self._by_policy))}: {self._deaf()}.")
         return self._measure.of_some(chosen, self.model, *rows) | {"measured": wanted}
 
     def _overheard(self, output: dict[str, Any], wanted: Tensor, model: Any, *rows: Any) -> dict[str, Tensor] | None:
         """What the host's own calls of the policy have left, None if they have not."""
         *_, ids, mask, spoken = rows
         if self._generation is not None:
-            tapped = self._generation.take(ids, mask)
-            return None if tapped is None else self._measure.of_generation(tapped, model, *rows)
+            parts = self._heard or [(torch.arange(len(ids)), self._generation.take(ids, mask))]
+            return self._of_parts(parts, model, *rows)
         seen = (mask == output["completion_mask"].bool()).all(1)  # whole, by the host's pass
         states = self._passed_states(output, mask.size(1)) if seen[wanted].all() else None
         if states is None:
             return None
         return self._measure.of_pass(states, head_of(model), ids, mask, spoken) | {"measured": seen}
 
+    def hear(self, rows: Tensor, said: list[list[int]]) -> None:
+        """Keep what the generation of these rows leaves, before the next."""
+        if self._generation is None:
+            return
+        ids = pad_sequence([torch.tensor(row) for row in said], batch_first=True).to(self.accelerator.device)
+        lengths = torch.tensor([[len(row)] for row in said], device=ids.device)
+        mask = torch.arange(ids.size(1), device=ids.device) < lengths
+        self._heard.append((rows, self._generation.take(ids, mask)))
+
+    def _of_parts(
+        self, parts: list[tuple[Tensor, Tapped | None]], model: Any, backbone: Any, *responses: Tensor
+    ) -> dict[str, Tensor] | None:
+        """What generations of some rows each have left, zeros for rows in none; None if one has left nothing."""
+        measured: dict[str, Tensor] = {}
+        for rows, tapped in parts:
+            if tapped is None:
+                return None
+            rows = rows.to(responses[0].device)
+            for name, value in self._measure.of_generation(
+                tapped, model, backbone, *(x[rows] for x in responses)
+            ).items():
+                whole = measured.setdefault(name, value.new_zeros(len(responses[0]), *value.shape[1:]))
+                whole.index_copy_(0, rows, value)
+        return measured
+
+    def _deaf(self) -> str:
+        """Why the policy's own generation was of no use."""
+        reasons = {
+            "they come from vLLM": self.use_vllm,
+            "the model is sharded": not self._has_whole_model,
+            "generation is paged": self._generation is None,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "generation was not plain sampling")
+
     def _passed_states(self, output: dict[str, Any], T: int) -> Tensor | None:
         """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if they will not do for ours."""
         passed, self._passed = self._passed, None
         if passed is None or "old_per_token_logps" not in output:
             return None
-        if self._measure.wants_scores and not (self._whole and self._has_plain_head()):
+        if self._measure.wants_scores and not (self._has_whole_model and self._has_plain_head()):
             return None
         return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), T)
 
