@@ -9,23 +9,11 @@ from pathlib import Path
 
 import torch
 
-from gcpo import GCPOConfig, GCPOTrainer
+from gcpo import GCPOConfig
 from tests import tiny
+from tests.integrations.scripted import Scripted
 from tests.integrations.test_packing import half_dead
 from tests.integrations.test_trl import SETTINGS
-
-
-class Scripted(GCPOTrainer):
-    """Every response is a matter of its place in the global batch, whichever process has it."""
-
-    def _generate_single_turn(self, prompt_ids, *_):
-        n = len(prompt_ids)
-        said = []
-        for i in range(n):
-            place = self.accelerator.process_index * n + i
-            draw = torch.Generator().manual_seed(1000 * self.state.global_step + place)
-            said.append(torch.randint(3, 95, (3 + 5 * place % 9,), generator=draw).tolist())
-        return said, None
 
 
 def main(output, settings):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -15,6 +16,12 @@ def needed(recipe: Recipe, also: Sequence[str] = (), equivalence: str = "folded"
     needs = primary(name for needs in (recipe.needs, *(SIGNALS[name].needs for name in also)) for name in needs)
     by_embeddings = "labels" in needs and check_equivalence(equivalence) is not None
     return needs | {"embeddings"} if by_embeddings else needs
+
+
+def total(per_function: Float[Tensor, "N K"], weights: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
+    """The weighted sum of the rewards a response has, NaN where it has none."""
+    rewards = (per_function * weights.to(per_function.device)).nansum(dim=1)
+    return rewards.masked_fill(per_function.isnan().all(dim=1), torch.nan)
 
 
 def measure_texts(
@@ -91,7 +98,7 @@ def consider(
 
 
 def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> dict[str, float]:
-    """The numbers every host logs.
+    """The numbers every host logs; a signal is that of the groups it was made for, where it is not NaN.
 
     Args:
         outcome: Of the batch.
@@ -105,9 +112,9 @@ def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> 
         "gcpo/weight/mean": weights.mean(),
         "gcpo/weight/min": weights.min(),
         "gcpo/weight/max": weights.max(),
-        **{f"gcpo/signal/{name}": value.mean() for name, value in outcome.signals.items()},
+        **{f"gcpo/signal/{name}": value.nanmean() for name, value in outcome.signals.items()},
     }
-    return {name: tensor.item() for name, tensor in metrics.items()}
+    return {name: tensor.item() for name, tensor in metrics.items() if not tensor.isnan()}
 
 
-__all__ = ["consider", "meanings", "measure_texts", "metrics_of", "needed"]
+__all__ = ["consider", "meanings", "measure_texts", "metrics_of", "needed", "total"]

@@ -59,6 +59,11 @@ class GCPOConfig(GRPOConfig):
             Seconds a call of a reward function may take.
         gcpo_log_signals (`list[str]`, *optional*):
             Signals to compute and log besides those of the recipe.
+        gcpo_first_draws (`int`, *optional*):
+            Responses of each prompt that are drawn first; the rest of its group is drawn only if their rewards differ.
+            At least 2 and less than `num_generations`; see `gcpo.advantages.first_draws` for what that does.
+        gcpo_unbiased_draws (`bool`, *optional*, defaults to `False`):
+            With `gcpo_first_draws`, whether groups are weighted so that the expected update is that of whole groups.
         gcpo_pack (`bool`, *optional*, defaults to `True`):
             Whether responses that cannot train (advantage 0) and padding are left out of the forward and backward
             passes. The update stays the same; where it would not, this is off and a warning says why.
@@ -92,6 +97,12 @@ class GCPOConfig(GRPOConfig):
         default=None, metadata={"help": "Seconds a call of a reward function may take."}
     )
     gcpo_log_signals: list[str] = field(default_factory=list, metadata={"help": "Further signals to log."})
+    gcpo_first_draws: int | None = field(
+        default=None, metadata={"help": "Responses drawn first; the rest of a group only if their rewards differ."}
+    )
+    gcpo_unbiased_draws: bool = field(
+        default=False, metadata={"help": "Weigh groups so that first draws leave the expected update as it is."}
+    )
     gcpo_pack: bool = field(default=True, metadata={"help": "Leave out of the passes what cannot train."})
     gcpo_watch_gradients: bool = field(default=True, metadata={"help": "Log how noisy the gradient is."})
 
@@ -110,6 +121,8 @@ class GCPOConfig(GRPOConfig):
             )
         if self.gcpo_reward_time_limit is not None and not self.gcpo_reward_time_limit > 0:
             raise ValueError(f"gcpo_reward_time_limit must be above 0, found {self.gcpo_reward_time_limit}.")
+        if self.gcpo_unbiased_draws and self.gcpo_first_draws is None:
+            raise ValueError("gcpo_unbiased_draws weighs groups for gcpo_first_draws, found none: set it too.")
         super().__post_init__()
         if self.scale_rewards != "group":
             raise ValueError(

@@ -12,12 +12,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gcpo.semantics.pooling import pool, pool_steps, step_index
-from gcpo.semantics.scores import Projection, draw_projection, score_features, score_features_of_sketch
+from gcpo.semantics.scores import (
+    Projection,
+    draw_projection,
+    score_features,
+    score_features_of_sketch,
+    score_features_of_states,
+)
 from gcpo.semantics.step_ends import StepEnds
 from gcpo.semantics.tap import Tapped
 
 MEASURED = frozenset({"embeddings", "points", "scores", "log_probs", "lengths"})
 """Inputs of signals that ``Measure`` gives; ``point_mask`` comes with ``points``."""
+
+_EMPTY = {
+    "embeddings": torch.zeros(1),
+    "points": torch.zeros(1, 1),
+    "point_mask": torch.zeros(1, dtype=torch.bool),
+    "scores": torch.zeros(1),
+    "log_probs": torch.zeros(()),
+    "lengths": torch.zeros((), dtype=torch.long),
+}
 
 
 class Measure:
@@ -119,6 +134,53 @@ class Measure:
             found = {"scores": scores, "log_probs": tapped.log_p.masked_fill(~spoken, 0).sum(1)}
             measured |= {name: value for name, value in found.items() if name in self._wanted}
         return measured
+
+    def of_pass(
+        self,
+        states: Float[Tensor, "N T1 D"],
+        head: Any,
+        ids: Int[Tensor, "N T"],
+        mask: Bool[Tensor, "N T"],
+        spoken: Bool[Tensor, "N T"] | None = None,
+    ) -> dict[str, Tensor]:
+        """The same from the states of a pass that another made, from the token before the responses on (T + 1).
+
+        Logits, where needed, are made anew from the states by the ``head``'s weight and bias.
+        """
+        spoken = mask if spoken is None else spoken
+        steps = step_index(self._step_ends(ids, mask), mask, self._max_points)
+        measured = self._lengths(spoken) | self._pooled(states[:, 1:], spoken, steps)
+        if self.wants_scores:
+            projection = self.projection(head.weight.shape[0], states.size(-1), states.device)
+            made = (states[:, :-1], head.weight, ids, spoken, projection, self._temperature)
+            scores, log_probs = score_features_of_states(*made, getattr(head, "bias", None))
+            found = {"scores": scores, "log_probs": log_probs}
+            measured |= {name: value for name, value in found.items() if name in self._wanted}
+        return measured
+
+    def of_some(
+        self, rows: Int[Tensor, " n"], model: Any, backbone: torch.nn.Module, *responses: Tensor
+    ) -> dict[str, Tensor]:
+        """What a call gives of N responses, zeros for all but some ``rows``; where there are none, nothing is passed.
+
+        Nothing says then how long vectors would be, and they have one entry.
+
+        Args:
+            rows: Those that are passed.
+            model: The policy, in its wrappers.
+            backbone: From ``backbone_of`` the unwrapped policy.
+            *responses: As in a call, from ``prompt_ids`` on.
+        """
+        N = len(responses[0])
+        if not len(rows):
+            empty = {
+                name: value for name, value in _EMPTY.items() if name.replace("point_mask", "points") in self._wanted
+            }
+            return {name: value.expand(N, *value.shape).to(responses[0].device) for name, value in empty.items()}
+        found = self(model, backbone, *(x[rows] for x in responses))
+        return {
+            name: value.new_zeros(N, *value.shape[1:]).index_copy_(0, rows, value) for name, value in found.items()
+        }
 
     @property
     def wants_scores(self) -> bool:
@@ -236,6 +298,12 @@ def backbone_of(model: Any) -> torch.nn.Module:
     return decoder if decoder is not None and decoder is not inner else backbone
 
 
+def head_of(model: Any) -> Any:
+    """The output layer of an unwrapped causal language model; None if it has none."""
+    inner: Any = causal_of(model)
+    return inner.get_output_embeddings()
+
+
 def ignores_padding(model: Any) -> bool:
     """Whether a causal language model gives the same logits however far a row is padded on the left.
 
@@ -254,3 +322,18 @@ def ignores_padding(model: Any) -> bool:
         model.train(training)
     difference = (long[:, -1] - short[:, -1]).abs().amax()
     return bool(difference < torch.finfo(short.dtype).eps ** 0.5 * short[:, -1].abs().amax())
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are the output layer of the last states and nothing more; some cap or scale them.
+
+    Found by calling it.
+    """
+    head, device = head_of(model), next(model.parameters()).device
+    if head is None:
+        return False
+    row = torch.tensor([[1, 2, 3, 2]], device=device)
+    states, logits = forward(model, backbone_of(model), row, torch.ones_like(row), row.size(1))
+    with torch.no_grad():
+        difference = (head(states.to(head.weight.dtype)) - logits).abs().amax()
+    return bool(difference < torch.finfo(logits.dtype).eps ** 0.5 * logits.abs().amax())
