@@ -20,6 +20,7 @@ class SentenceEncoder(TextEmbedder):
 
     Raises:
         ImportError: sentence-transformers is not installed.
+        ValueError: The model cannot be loaded.
     """
 
     def __init__(self, model: Any, cache_size: int = 20_000) -> None:
@@ -32,7 +33,12 @@ class SentenceEncoder(TextEmbedder):
                     f"embedding with {model!r} needs sentence-transformers, which is not installed: "
                     'install it with pip install "gcpo[embed]".'
                 ) from error
-            model = SentenceTransformer(model)
+            try:
+                model = SentenceTransformer(model)
+            except OSError as error:
+                raise ValueError(
+                    f"embedder {model!r} cannot be loaded: give the path or hub id of a sentence-transformers model."
+                ) from error
         self.model = model
 
     def encode(self, texts: list[str]) -> Float[Tensor, "N D"]:
