@@ -10,7 +10,7 @@ This is the only place that marries signals to advantages.
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -101,7 +101,10 @@ class Recipe:
     @property
     def needs(self) -> tuple[str, ...]:
         """Inputs beyond the rewards that it cannot do without."""
-        needs = () if self.signal is None else _needed([self.signal])
+        return self._needs_beside({})
+
+    def _needs_beside(self, signals: Collection[str]) -> tuple[str, ...]:
+        needs = () if self.signal is None or self.signal in signals else _needed([self.signal])
         return tuple(dict.fromkeys((*needs, *self._norms_from))) if self._needs_norms else needs
 
     @property
@@ -141,6 +144,7 @@ class Recipe:
         scores: Float[Tensor, "B G F"] | None = None,
         mask: Bool[Tensor, "B G"] | None = None,
         also: Sequence[str] = (),
+        signals: Mapping[str, Float[Tensor, " B"]] | None = None,
     ) -> Outcome:
         """Advantages, weights and signals of a batch of groups.
 
@@ -157,6 +161,7 @@ class Recipe:
             scores: Features of the gradient of each response's log-probability.
             mask: Which responses count.
             also: Further signals to compute; they steer nothing.
+            signals: What was computed already of these groups, by name; taken as it is.
 
         Returns:
             An ``Outcome``.
@@ -179,7 +184,8 @@ class Recipe:
             "scores": scores,
             "mask": mask,
         }
-        self._check(rewards, given, also)
+        there = signals or {}
+        self._check(rewards, given, also, there)
         counted, live = groups.finite(rewards, mask), groups.live(rewards, mask)
         self._check_range(rewards, counted)
         norms = NORMS[self.norms](*(given[name] for name in self._norms_from)) if self._needs_norms else None
@@ -190,15 +196,15 @@ class Recipe:
             "reward_range": self.reward_range,
             "mask": counted,
         }
-        signals = {"reward_dispersion": reward_dispersion(rewards, counted, self.reward_range)}
+        found = {"reward_dispersion": reward_dispersion(rewards, counted, self.reward_range), **there}
         for name in [self.signal, *also]:
-            if name is not None and name not in signals:
-                signals[name] = SIGNALS[name](inputs)
-        weights = self._weights(signals, counted, live)
+            if name is not None and name not in found:
+                found[name] = SIGNALS[name](inputs)
+        weights = self._weights(found, counted, live)
         weighted = advantages * weights.unsqueeze(-1)
         if self.damping and norms is not None:
             weighted = weighted * self._damped(norms, counted & live.unsqueeze(-1))
-        return Outcome(weighted.to(rewards.dtype), advantages, weights, signals, live, counted)
+        return Outcome(weighted.to(rewards.dtype), advantages, weights, found, live, counted)
 
     def _damped(self, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
         v = damping(norms, counted, self.damping)
@@ -222,18 +228,19 @@ class Recipe:
         if widest > self.reward_range * 1.001:
             raise ValueError(
                 f"reward_range of recipe {self.name!r} is {self.reward_range:g}, but rewards of one group lie "
-                f"{widest:g} apart: set reward_range (gcpo_reward_range in GCPOConfig) to the largest minus the "
-                "smallest reward a response can get."
+                f"{widest:g} apart: set reward_range (gcpo_reward_range in GCPOConfig, algorithm.gcpo.reward_range on "
+                "verl) to the largest minus the smallest reward a response can get."
             )
 
-    def _check(self, rewards: Tensor, given: dict[str, Any], also: Sequence[str]) -> None:
+    def _check(self, rewards: Tensor, given: dict[str, Any], also: Sequence[str], there: Collection[str]) -> None:
         if rewards.ndim != 2:
             raise ValueError(f"rewards must be (groups, responses), found shape {tuple(rewards.shape)}: reshape them.")
         wanted = [*also] if self.signal is None else [self.signal, *also]
         unknown = [name for name in wanted if name not in SIGNALS]
         if unknown:
             raise ValueError(f"a signal must be one of {', '.join(SIGNALS)}, found {unknown[0]!r}.")
-        needs = {f"recipe {self.name!r}": self.needs} | {f"signal {name!r}": _needed([name]) for name in also}
+        needs = {f"recipe {self.name!r}": self._needs_beside(there)}
+        needs |= {f"signal {name!r}": _needed([name]) for name in also if name not in there}
         for who, names in needs.items():
             missing = [n for n in names if given[n] is None and any(given[m] is None for m in primary([n]))]
             if missing:

@@ -3,8 +3,10 @@
 import asyncio
 import inspect
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +40,42 @@ def test_stored_groups_get_what_trl_gave_them(name):
 @pytest.mark.parametrize("name", ["gcpo-bot", "seed-grpo", "gcpo"])
 def test_the_same_groups_get_the_same_from_both_integrations(name):
     matches(name, through_trl(name))
+
+
+class InlineRay:
+    """As much of Ray as sharing out uses, in this process; ``tests/verl`` has the real one."""
+
+    def __init__(self):
+        self.asked = []
+
+    def remote(self, **_):
+        return lambda kind: SimpleNamespace(remote=lambda *args: self.actor(kind(*args)))
+
+    def actor(self, driver):
+        def signals(groups):
+            self.asked.append(len(groups.rewards))
+            return driver.signals(groups)
+
+        return SimpleNamespace(signals=SimpleNamespace(remote=signals))
+
+    def get(self, found):
+        return found
+
+
+@pytest.mark.parametrize("workers", [1, 3, 9])
+@pytest.mark.parametrize("name", RECIPES)
+def test_workers_find_what_the_driver_alone_finds(monkeypatch, name, workers):
+    ray = InlineRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    groups = GOLDEN[name]
+    fields = {field: groups[field] for field in ("scores", "log_probs") if field in groups}
+    flat = Flat(groups["texts"], groups["rewards"], **fields)
+    alone = Driver(Options(recipe=name, log_signals=ALSO))(flat)
+    shared = Driver(Options(recipe=name, log_signals=ALSO, workers=workers))(flat)
+    torch.testing.assert_close(shared.values, alone.values, **close)
+    assert shared.metrics.keys() == alone.metrics.keys()
+    assert len(ray.asked) == min(workers, len(groups["rewards"]))
+    assert sum(ray.asked) == len(groups["rewards"])
 
 
 class Rows:
@@ -169,23 +207,25 @@ def test_pack_keeps_every_bit_and_unpack_says_what_is_wrong():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"alhpa": 1.0}, "has no option 'alhpa'"),
+        ({"alhpa": 1.0}, "alhpa is no option: there are enable, recipe"),
         ({"recipe": "ppo"}, "recipe must be one of"),
-        ({"alpha": "strong"}, "gcpo.alpha must be int or float, found 'strong'"),
+        ({"base": "ppo"}, "base must be one of grpo, .*, verl, found 'ppo'"),
+        ({"alpha": "strong"}, "alpha must be int or float, found 'strong'"),
         ({"alpha": -1.0}, "alpha must be at least 0"),
         ({"max_points": True}, "max_points must be int, found True"),
         ({"max_points": 0}, "max_points must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
         ({"renormalize": 1}, "renormalize must be bool"),
         ({"log_signals": "semantic_entropy"}, "log_signals must be list or tuple"),
-        ({"log_signals": ["no_signal"]}, "has no signal 'no_signal'"),
+        ({"log_signals": ["no_signal"]}, "log_signals has no signal 'no_signal'"),
         ({"equivalence": "vague"}, "equivalence must be one of"),
         ({"signal": "no_signal"}, "signal must be one of"),
-        ({"base": "verl", "recipe": "gcpo"}, "cannot go with damping"),
+        ({"base": "verl", "recipe": "gcpo"}, "base='verl' cannot go with damping"),
     ],
     ids=str,
 )
 def test_a_wrong_option_gets_one_sentence(given, message):
-    with pytest.raises(ValueError, match=message) as error:
-        Driver(read_options(given))
+    with pytest.raises(ValueError, match=f"^{message}") as error:  # so that hosts can put their prefix before it
+        read_options(given)
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)

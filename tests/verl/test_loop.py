@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 CASES = {
     "text": {"ranks": 1, "overrides": ("enable=True", "log_signals=[semantic_entropy,cosine_dispersion]")},
+    "workers": {"ranks": 2, "overrides": ("recipe=gcpo-bot", "embedder=hashed", "workers=2")},
     "reward": {"ranks": 2, "vectors": True, "overrides": ("recipe=gcpo-bot", "embedder=reward")},
     "policy": {
         "ranks": 2,
@@ -45,10 +46,12 @@ def test_a_run_is_steered_from_end_to_end(tmp_path, case):
         assert step["training/rollout_probs_diff_max"] < 1e-3
     named = [o.split("=", 1)[1].strip("[]").split(",") for o in CASES[case]["overrides"] if o.startswith("log_")]
     assert all(f"gcpo/signal/{signal}" in steps[0] for signals in named for signal in signals)
+    # verl's own loggers: the file read above, and the console.
+    assert "gcpo/weight/mean:" in (tmp_path / "log").read_text()
     if case == "policy":
         assert steps[0]["gcpo/grad/variance"] > 0
 
 
 def test_a_wrong_option_ends_the_run_with_its_sentence(tmp_path):
     assert loop.run(tmp_path, steps=1, overrides=("alhpa=2",)).returncode != 0
-    assert "algorithm.gcpo has no option 'alhpa'" in (tmp_path / "log").read_text()
+    assert "algorithm.gcpo.alhpa is no option" in (tmp_path / "log").read_text()

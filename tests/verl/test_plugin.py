@@ -21,10 +21,11 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp import transformer_impl
 
 from gcpo.integrations import verl as plugin
+from gcpo.integrations.driver import Driver, Options
 from gcpo.integrations.vectors import pack
 from gcpo.policies.pretrain import build_tokenizer
 from gcpo.semantics import HashedNgrams
-from tests.integrations.hosted import GOLDEN
+from tests.integrations.hosted import GOLDEN, Flat
 
 TOKENIZER = build_tokenizer()
 close = {"atol": 1e-6, "rtol": 1e-6}
@@ -73,6 +74,31 @@ def test_verl_refuses_that_name_where_the_plug_in_is_not_loaded():
     assert done.returncode == 1
 
 
+def test_verl_refuses_to_start_where_the_plug_in_is_asked_for_by_name_and_cannot_be_had(tmp_path):
+    hidden = tmp_path / "sitecustomize.py"  # an environment without gcpo
+    hidden.write_text("import sys; sys.modules['gcpo'] = None")
+    asked = {"VERL_USE_EXTERNAL_MODULES": "gcpo.integrations.verl"}
+    for environment, message in (({}, ""), (asked, "gcpo")):
+        environment = {"PATH": "/usr/bin:/bin", "VERL_PLATFORM": "nvidia", "PYTHONPATH": str(tmp_path)} | environment
+        command = [sys.executable, "-c", "import verl"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert (done.returncode == 1) == bool(message), done.stderr
+        assert message in done.stderr
+
+
+def test_ray_actors_find_what_the_driver_alone_finds():
+    ray = pytest.importorskip("ray")
+    flat = Flat(GOLDEN["gcpo-bot"]["texts"], GOLDEN["gcpo-bot"]["rewards"])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        alone, shared = (Driver(Options(log_signals=["semantic_entropy"], workers=n))(flat) for n in (0, 2))
+    finally:
+        ray.shutdown()
+    torch.testing.assert_close(shared.values, alone.values, **close)
+    for name, value in alone.outcome.signals.items():
+        torch.testing.assert_close(shared.outcome.signals[name], value, **close)
+
+
 def test_that_name_with_the_flag_gives_the_recipes_advantages(monkeypatch):
     rows, expected = golden_rows("gcpo-bot")
     found = v1_step(monkeypatch, rows, {"recipe": "gcpo-bot"}, estimator="gcpo")[0]
@@ -94,7 +120,9 @@ def test_options_of_omegaconf_reach_the_recipe():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (algorithm(alhpa=1.0), "no option 'alhpa'"),
+        (algorithm(alhpa=1.0), "algorithm.gcpo.alhpa is no option"),
+        (algorithm(alpha=-1.0), "algorithm.gcpo.alpha must be at least 0"),
+        (algorithm(recipe="ppo"), "algorithm.gcpo.recipe must be one of"),
         (OmegaConf.create({"gcpo": True}), "must hold options"),
         (OmegaConf.merge(algorithm(enable=True), {"use_kl_in_reward": True}), "use_kl_in_reward would be lost"),
         (algorithm("gae", enable=True), "adv_estimator=gae trains a critic"),
@@ -162,6 +190,16 @@ def v1_row(text, reward, mask=1, **extra):
     }
 
 
+def measured(row, groups, b, g):
+    """The row with what the golden file says of the actor's pass."""
+    if "log_probs" in groups:
+        row["old_log_probs"] = torch.zeros(len(row["responses"]))
+        row["old_log_probs"][-1] = groups["log_probs"][b][g]
+    if "scores" in groups:
+        row["gcpo_scores"] = torch.tensor(groups["scores"][b][g])
+    return row
+
+
 def v1_step(monkeypatch, rows, steered=None, estimator="grpo"):
     """Run the advantage step; rows by key, one of them padding if its key starts so."""
     rows = copy.deepcopy(rows)
@@ -183,7 +221,8 @@ def golden_rows(name):
     groups, G = GOLDEN[name], len(GOLDEN[name]["rewards"][0])
     rewards = torch.tensor(groups["rewards"]).flatten().tolist()
     rows = {
-        f"u{i // G}_{i % G}_0": v1_row(t, r) for i, (t, r) in enumerate(zip(groups["texts"], rewards, strict=True))
+        f"u{i // G}_{i % G}_0": measured(v1_row(t, r), groups, i // G, i % G)
+        for i, (t, r) in enumerate(zip(groups["texts"], rewards, strict=True))
     }
     keys = list(rows)
     np.random.default_rng(0).shuffle(keys)
@@ -192,7 +231,7 @@ def golden_rows(name):
     return rows, expected
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN if "scores" not in GOLDEN[name]])
+@pytest.mark.parametrize("name", GOLDEN)
 def test_v1_gives_the_advantages_that_trl_gave(monkeypatch, name):
     rows, expected = golden_rows(name)
     assert all(TOKENIZER.decode(row["responses"]) in GOLDEN[name]["texts"] for row in list(rows.values())[:-1])
@@ -279,8 +318,13 @@ def test_states_that_no_engine_gave_are_an_error(monkeypatch):
 
 def test_v1_never_updates_the_actor_past_the_recipe(monkeypatch):
     rows, _ = golden_rows("grpo")
-    _, _, trainer, meta = v1_step(monkeypatch, rows, {"recipe": "grpo"})
+    _, metrics, trainer, meta = v1_step(monkeypatch, rows, {"recipe": "grpo"})
+    later = copy.copy(meta)
+    later.keys = ["another_0_0", *meta.keys]  # a second sample within the step, which keeps its metrics
     with pytest.raises(RuntimeError, match=r"enabled, but Trainer\._compute_advantage went past it"):
+        trainer._update_actor(later, metrics)
+    del trainer._gcpo_steered
+    with pytest.raises(RuntimeError, match="enabled, but"):
         trainer._update_actor(meta, {})
 
 
@@ -303,6 +347,9 @@ def legacy(monkeypatch, name, **gcpo):
         "token_level_scores": scores,
         "token_level_rewards": scores,
     }
+    if "log_probs" in groups:
+        tensors["old_log_probs"] = torch.zeros(responses.shape)
+        tensors["old_log_probs"][torch.arange(len(ids)), lengths - 1] = torch.tensor(groups["log_probs"]).flatten()
     G = len(groups["rewards"][0])
     data = DataProto.from_dict(
         tensors={k: v[order] for k, v in tensors.items()},
@@ -332,12 +379,24 @@ def test_a_trainer_nobody_knows_is_an_error_and_no_flag_changes_nothing(monkeypa
     assert torch.equal(ours.batch["advantages"], theirs.batch["advantages"])
 
 
+def test_trainers_that_leave_the_parents_init_out_are_steered(monkeypatch):
+    data, config, expected = legacy(monkeypatch, "gcpo-bot", recipe="gcpo-bot")
+
+    class OneStepOff(ray_trainer.RayPPOTrainer):
+        def __init__(self, config, tokenizer):
+            self.config, self.tokenizer = config, tokenizer
+
+    OneStepOff(OmegaConf.create({"algorithm": config}), tokenizer=TOKENIZER)
+    found = ray_trainer.compute_advantage(data, core_algos.AdvantageEstimator.GRPO, config=config)
+    torch.testing.assert_close(found.batch["advantages"], expected, **close)
+
+
 def test_the_legacy_trainer_never_updates_past_the_recipe_and_logs_it(monkeypatch):
     data, config, _ = legacy(monkeypatch, "gcpo-bot", recipe="gcpo-bot")
 
     class Legacy(ray_trainer.RayPPOTrainer):
         def __init__(self):
-            self.config = OmegaConf.create({"algorithm": config})
+            self.config, self.tokenizer = OmegaConf.create({"algorithm": config}), TOKENIZER
 
     trainer = Legacy()
     with pytest.raises(RuntimeError, match="enabled, but Legacy computed its advantages elsewhere"):

@@ -1,6 +1,6 @@
 """What the integrations share: from rewards, texts and vectors of any host to a recipe's outcome and its metrics."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,6 +77,7 @@ def consider(
     answer_fn: Callable[[str], str | None] = extract_answer,
     equivalence: str = "folded",
     mask: Bool[Tensor, "B G"] | None = None,
+    signals: Mapping[str, Float[Tensor, " B"]] | None = None,
 ) -> tuple[Outcome, dict[str, Tensor]]:
     """A recipe's outcome for a batch of groups, and the inputs it was made of, labels with them where needed.
 
@@ -89,12 +90,14 @@ def consider(
         answer_fn: From a text to its final answer, None if it has none.
         equivalence: When two answers mean the same.
         mask: Which responses count; None for all.
+        signals: All signals, where they were computed elsewhere; None where they were not.
     """
-    needs, G = needed(recipe, also, equivalence), rewards.shape[1]
+    needs = set() if signals is not None else needed(recipe, also, equivalence)
+    G = rewards.shape[1]
     if "labels" in needs:
         inputs = inputs | {"labels": meanings(texts, inputs, G, answer_fn, equivalence).to(rewards.device)}
     grouped = [list(texts[i : i + G]) for i in range(0, len(texts), G)] if "texts" in needs else None
-    return recipe(rewards, **inputs, texts=grouped, mask=mask, also=also), inputs
+    return recipe(rewards, **inputs, texts=grouped, mask=mask, also=also, signals=signals), inputs
 
 
 def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> dict[str, float]:

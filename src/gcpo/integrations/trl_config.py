@@ -139,4 +139,8 @@ class GCPOConfig(GRPOConfig):
         """The recipe with its parts replaced as configured."""
         parts = [f.name for f in fields(Recipe) if f.name not in ("name", "source")]
         changes = {part: value for part in parts if (value := getattr(self, f"gcpo_{part}")) is not None}
-        return recipe(self.recipe, **changes)
+        recipe(self.recipe)  # what is wrong with the name is no matter of our prefix
+        try:
+            return recipe(self.recipe, **changes)
+        except ValueError as error:
+            raise ValueError(f"gcpo_{error}") from error

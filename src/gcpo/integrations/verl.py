@@ -97,7 +97,10 @@ def options_of(algorithm: Any) -> "Options | None":
         )
     from gcpo.integrations.driver import read_options
 
-    options = read_options({str(key): value for key, value in given.items()})
+    try:
+        options = read_options({str(key): value for key, value in given.items()})
+    except ValueError as error:
+        raise ValueError(f"algorithm.gcpo.{error}") from error
     return options if options.enable else None
 
 
@@ -199,13 +202,14 @@ def _wrap_v1(host: ModuleType) -> None:
             steered = driver(rows)
             rows.put(steered.values, driver.options.scales)
             metrics.update(steered.metrics)
+            self._gcpo_steered = frozenset(batch.keys)
             if batch.fields:  # vectors have done their work: the actor's update must not fetch them
                 batch.fields = [name for name in batch.fields if not name.startswith("gcpo_")]
         return batch
 
     @_wrapping(trainer, "_update_actor")
     def update_actor(original: Callable[..., Any], self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
-        if _driver(self) is not None and "gcpo/weight/mean" not in metrics:
+        if _driver(self) is not None and not vars(self).get("_gcpo_steered", frozenset()).issuperset(batch.keys):
             raise _not_reached(f"{type(self).__name__}._compute_advantage went past it")
         return original(self, batch, metrics)
 
@@ -228,6 +232,12 @@ def _inside_v1() -> Iterator[None]:
 def _wrap_legacy(host: ModuleType) -> None:
     trainer = host.RayPPOTrainer
 
+    def new(cls: type, *_: Any, **__: Any) -> Any:
+        _now["legacy"] = object.__new__(cls)
+        return _now["legacy"]
+
+    trainer.__new__ = new  # fully_async's and one_step_off's trainers never call the parent's __init__
+
     @_wrapping(trainer, "__init__")
     def init(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -236,7 +246,6 @@ def _wrap_legacy(host: ModuleType) -> None:
             from gcpo.integrations.verl_rows import only_in_v1
 
             raise only_in_v1(driver.from_policy)
-        _now["legacy"] = self
 
     @_wrapping(host, "compute_advantage")
     def compute_advantage(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
