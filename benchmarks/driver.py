@@ -1,11 +1,14 @@
 """What the driver of a large run has to do each step: time and memory, measured on a simulated batch.
 
     python benchmarks/driver.py                      # every case, a process each; prints a table, writes the JSON
-    python benchmarks/driver.py --case texts --n 2000
+    python benchmarks/driver.py --case "answers, 400 characters" --n 2000
+    python benchmarks/driver.py --signals            # every signal by group size
+    python benchmarks/driver.py --workers 2          # what is left to the driver beside Ray actors; needs Ray
 
 A batch of N responses in groups of 8 stands in flat, shuffled rows, as verl's V1 trainer hands it over, but for
 TransferQueue and the tokenizer, which are verl's. Texts are distinct, lines of arithmetic with words between; vectors
-are random. Peak memory is that of the process less what it had before the batch was made.
+are random. Peak memory is that of the process less what it had before the batch was made. Signals by group size and
+what is left beside workers are seconds of CPU, which other processes on the machine change less than the clock's.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import torch
 from gcpo.integrations.driver import Driver, Options
 from gcpo.integrations.rows import arrange
 from gcpo.integrations.vectors import pack, unpack
+from gcpo.signals import SIGNALS
 
 OUTPUT = Path(__file__).parent / "results" / "driver.json"
 G = 8
@@ -44,6 +48,8 @@ CASES: dict[str, tuple[dict[str, object], int, int]] = {
     "packed points, transport, 8 x 512": ({"recipe": "gcpo-bot", "embedder": "reward"}, 16_000, 512),
     "score features, damping": ({"recipe": "gcpo"}, 16_000, 4096),
 }
+
+SHARED = ("answers, 400 characters", "hashed text, transport, 400 characters", "packed points, transport, 8 x 512")
 
 
 def text(rng: random.Random, size: int) -> str:
@@ -114,14 +120,67 @@ def measure(case: str, n: int | None = None) -> dict[str, float]:
     }
 
 
+def by_group_size(sizes: tuple[int, ...] = (8, 16, 32, 64), responses: int = 512) -> dict[str, dict[int, float]]:
+    """CPU milliseconds a group of each signal: vectors of 512, clouds of 8, 4096 score features, texts of 60 words."""
+    found: dict[str, dict[int, float]] = {name: {} for name in SIGNALS}
+    for size in sizes:
+        B, rng = responses // size, random.Random(0)
+        inputs = {
+            "rewards": torch.rand(B, size),
+            "advantages": torch.randn(B, size),
+            "embeddings": torch.randn(B, size, 512),
+            "points": torch.randn(B, size, 8, 512),
+            "labels": torch.randint(0, 4, (B, size)),
+            "texts": [[" ".join(rng.choices(WORDS, k=60)) for _ in range(size)] for _ in range(B)],
+            "log_probs": -torch.rand(B, size),
+            "lengths": torch.full((B, size), 400),
+            "scores": torch.randn(B, size, 4096),
+        }
+        for name, signal in SIGNALS.items():
+            signal(inputs)
+            times = []
+            for _ in range(3):
+                started = time.process_time()
+                signal(inputs)
+                times.append(time.process_time() - started)
+            found[name][size] = 1000 * min(times) / B
+    return found
+
+
+def beside_workers(workers: int, n: int = 2_000) -> dict[str, dict[str, float]]:
+    """CPU seconds of the driver's process for 100,000 responses, alone and beside Ray actors."""
+    import ray
+
+    ray.init(include_dashboard=False, log_to_driver=False)
+    found: dict[str, dict[str, float]] = {}
+    for case in SHARED:
+        given, _, size = CASES[case]
+        found[case] = {}
+        for name, count in (("alone", 0), ("beside workers", workers)):
+            driver = Driver(Options(**given, workers=count))
+            driver(Simulated(driver.options, 64, size))  # workers start, and import
+            batch, started = Simulated(driver.options, n, size), time.process_time()
+            driver(batch)
+            found[case][name] = (time.process_time() - started) / n * 100_000
+    ray.shutdown()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--n", type=int)
+    parser.add_argument("--signals", action="store_true")
+    parser.add_argument("--workers", type=int)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.case:
         print(json.dumps(measure(given.case, given.n)))
+        return
+    if given.signals or given.workers:
+        rows = by_group_size() if given.signals else beside_workers(given.workers)
+        for name, row in rows.items():
+            print(f"| {name} |", " | ".join(f"{value:.3g}" for value in row.values()), "|", flush=True)
         return
     results = {}
     for case in CASES:

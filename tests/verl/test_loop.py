@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 CASES = {
     "text": {"ranks": 1, "overrides": ("enable=True", "log_signals=[semantic_entropy,cosine_dispersion]")},
-    "workers": {"ranks": 2, "overrides": ("recipe=gcpo-bot", "embedder=hashed", "workers=2")},
+    "workers": {"ranks": 1, "overrides": ("recipe=gcpo-bot", "embedder=hashed", "workers=2")},
     "reward": {"ranks": 2, "vectors": True, "overrides": ("recipe=gcpo-bot", "embedder=reward")},
     "policy": {
         "ranks": 2,

@@ -165,13 +165,8 @@ def _not_reached(what: str) -> RuntimeError:
 _ASKED = ("gcpo_wanted", "gcpo_max_points", "gcpo_temperature")
 
 
-def _wrap_v1(host: ModuleType) -> None:
-    trainer = host.PPOTrainer
-
-    @_wrapping(trainer, "__init__")
-    def init(original: Callable[..., None], self: Any, config: Any) -> None:
-        original(self, config)
-        _driver(self)  # a wrong option fails here, before workers start
+def _ask_the_engine(trainer: Any) -> None:
+    """What comes from the actor's pass is asked for with the batch that goes to it."""
 
     @_wrapping(trainer, "_compute_old_log_prob")
     def compute_old_log_prob(original: Callable[..., Any], self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -189,6 +184,16 @@ def _wrap_v1(host: ModuleType) -> None:
         for name in _ASKED:
             output.extra_info.pop(name, None)
         return output
+
+
+def _wrap_v1(host: ModuleType) -> None:
+    trainer = host.PPOTrainer
+    _ask_the_engine(trainer)
+
+    @_wrapping(trainer, "__init__")
+    def init(original: Callable[..., None], self: Any, config: Any) -> None:
+        original(self, config)
+        _driver(self)  # a wrong option fails here, before workers start
 
     @_wrapping(trainer, "_compute_advantage")
     def compute_advantage(original: Callable[..., Any], self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -229,9 +234,7 @@ def _inside_v1() -> Iterator[None]:
         _now["inside_v1"] = False
 
 
-def _wrap_legacy(host: ModuleType) -> None:
-    trainer = host.RayPPOTrainer
-
+def _wrap_legacy_trainer(trainer: Any) -> None:
     def new(cls: type, *_: Any, **__: Any) -> Any:
         _now["legacy"] = object.__new__(cls)
         return _now["legacy"]
@@ -246,6 +249,19 @@ def _wrap_legacy(host: ModuleType) -> None:
             from gcpo.integrations.verl_rows import only_in_v1
 
             raise only_in_v1(driver.from_policy)
+
+    @_wrapping(trainer, "_update_actor")
+    def update_actor(original: Callable[..., Any], self: Any, batch: Any) -> Any:
+        metrics = batch.meta_info.pop("gcpo", None)
+        if _driver(self) is not None and metrics is None:
+            raise _not_reached(f"{type(self).__name__} computed its advantages elsewhere")
+        output = original(self, batch)
+        output.meta_info["metrics"].update(metrics or {})
+        return output
+
+
+def _wrap_legacy(host: ModuleType) -> None:
+    _wrap_legacy_trainer(host.RayPPOTrainer)
 
     @_wrapping(host, "compute_advantage")
     def compute_advantage(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -264,15 +280,6 @@ def _wrap_legacy(host: ModuleType) -> None:
             rows.put(steered.values, driver.options.scales)
             data.meta_info["gcpo"] = steered.metrics
         return data
-
-    @_wrapping(trainer, "_update_actor")
-    def update_actor(original: Callable[..., Any], self: Any, batch: Any) -> Any:
-        metrics = batch.meta_info.pop("gcpo", None)
-        if _driver(self) is not None and metrics is None:
-            raise _not_reached(f"{type(self).__name__} computed its advantages elsewhere")
-        output = original(self, batch)
-        output.meta_info["metrics"].update(metrics or {})
-        return output
 
 
 # The actor's forward pass
