@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gcpo.experiment.settings import TrainSettings, UsageError, resolve
 from gcpo.signals import SIGNALS
 from tests import tiny
 
@@ -206,3 +207,40 @@ def test_a_run_that_fails_says_so_and_keeps_what_it_had(tmp_path, monkeypatch):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["before"]["n"] == 4
+
+
+def test_evaluating_on_the_way_changes_nothing_but_adds_a_curve(run, tmp_path):
+    words = [*SMALL, "eval_every=1", "report=false", "--output", tmp_path / "run"]
+    done = gcpo("train", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["report"] is None
+    assert not (tmp_path / "run/report.html").exists()
+    policies = [(path / "model/model.safetensors").read_bytes() for path in (run[0], tmp_path / "run")]
+    assert policies[0] == policies[1]
+    evaluations = lines(tmp_path / "run/evaluations.jsonl")
+    assert [e["step"] for e in evaluations] == [1, 2, 3]
+    times = [m["time"] for m in lines(tmp_path / "run/metrics.jsonl")]
+    assert all(e["time"] <= time for e, time in zip(evaluations, times, strict=False))
+
+
+def test_trls_own_trainer_takes_the_steps_of_ours_with_its_recipe_and_nothing_left_out(tmp_path):
+    words = [*SMALL, "--recipe", "grpo", "report=false", "gcpo_log_signals=[]", "gcpo_watch_gradients=false"]
+    for host, more in (("trl", []), ("gcpo", ["gcpo_pack=false"])):
+        done = gcpo("train", *words, *more, f"host={host}", "--output", tmp_path / host)
+        assert done.returncode == 0, done.stderr
+    policies = [(tmp_path / host / "model/model.safetensors").read_bytes() for host in ("trl", "gcpo")]
+    assert policies[0] == policies[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["host=trl"], "host=trl knows the recipe grpo alone, found 'gcpo-bot'"),
+        (["host=verl"], "host must be gcpo or trl, found 'verl'"),
+        (["reward_noise=1.5"], "reward_noise must be a share, 0 to 1, found 1.5"),
+        (["eval_every=-1"], "eval_every must be at least 0"),
+    ],
+)
+def test_settings_of_comparisons_that_make_no_sense(words, said):
+    with pytest.raises(UsageError, match=said):
+        resolve(TrainSettings, {}, None, words)

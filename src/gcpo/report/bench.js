@@ -21,7 +21,8 @@ function showScores() {
     Object.keys(SCORES).flatMap((score) => ["iqm", "mean"].map((how) => estimated(bench.scores[name][score]?.[how], share)));
   const heads = Object.values(SCORES).flatMap((name) => [`IQM ${name}`, `Mean ${name}`]);
   const series = ofScores((score) => recipes.map((name) => bench.scores[name][score]?.iqm));
-  drawIntervals($("scores"), recipes, series, axis("interquartile mean of accuracy", { tickformat: ".0%" }), share);
+  if (!recipes.length) undraw($("scores"), "No run has finished.");
+  else drawIntervals($("scores"), recipes, series, axis("interquartile mean of accuracy", { tickformat: ".0%" }), share);
   const rows = recipes.map((name) => [name, ...cells(name)]);
   $("scores-table").replaceChildren(table(["Recipe", ...heads], rows, { "aria-label": "Accuracy of recipes" }));
 }

@@ -30,7 +30,7 @@ def read(directory: Path) -> Record:
         "summary": {"status": "finished" if whole else "failed" if failed else "interrupted"},
         "cells": [number(status.get(name)) for name in ("finished", "cells")],
         "baseline": text(plan.get("baseline")),
-        "scores": mapped(bench.get("scores"), lambda row: mapped(row, lambda score: mapped(score, estimate))),
+        "scores": mapped(bench.get("scores"), lambda row: mapped(row, lambda score: _record(score, ("iqm", "mean")))),
         "comparisons": mapped(bench.get("comparisons"), _comparisons),
         "problems": mapped(bench.get("problems"), _problem),
         "tuning": mapped(bench.get("tuning"), lambda row: mapped(row, _tuned)),
@@ -47,7 +47,7 @@ def _comparisons(rows: Any) -> Record:
     return mapped(rows, lambda row: _record(row, _COMPARED, ("pairs", "better", "worse", "p", "p_holm")))
 
 
-def _record(row: Any, estimates: tuple[str, ...], values: tuple[str, ...]) -> Record:
+def _record(row: Any, estimates: tuple[str, ...], values: tuple[str, ...] = ()) -> Record:
     found = _asis(row)
     return {name: estimate(found.get(name)) for name in estimates} | {name: number(found.get(name)) for name in values}
 

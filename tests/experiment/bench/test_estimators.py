@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu, norm
+from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import mannwhitneyu, norm, trim_mean
 from scipy.stats import t as student
 
 from gcpo.experiment.bench.estimators import bootstrap, difference, holm, improvement, iqm, mean
@@ -74,14 +75,24 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
     assert holm(p) == pytest.approx(closed)
 
 
-def test_as_rliable_has_it():
-    library, metrics = (pytest.importorskip(f"rliable.{name}") for name in ("library", "metrics"))
+def test_the_interval_is_that_of_scipys_bootstrap_with_a_sample_a_stratum():
+    samples = RNG.normal(size=(3, 10))
+
+    def of_all(*drawn, axis):
+        return trim_mean(np.concatenate(drawn, axis), 0.25, axis=axis)
+
+    theirs = scipy_bootstrap(
+        samples, of_all, n_resamples=20_000, method="percentile", vectorized=True, rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = bootstrap([sample[:, None] for sample in samples], iqm, 20_000)
+    assert found["ci95"] == pytest.approx([theirs.low, theirs.high], abs=0.02)
+
+
+def test_point_estimates_are_rliables():
+    metrics = pytest.importorskip("rliable.metrics")
     x, y = RNG.normal(0.2, 1, (10, 3)), RNG.normal(size=(10, 3))  # (runs, tasks)
-    one = [column[:, None] for column in x.T]
-    two = [np.stack(columns, 1) for columns in zip(x.T, y.T, strict=True)]
-    for ours, theirs in ((iqm, metrics.aggregate_iqm), (mean, metrics.aggregate_mean)):
-        found = bootstrap(one, ours)
-        assert found["value"] == pytest.approx(theirs(x))
-        _, ends = library.get_interval_estimates({"x": x}, lambda s, f=theirs: np.array([f(s)]), reps=4000)
-        assert found["ci95"] == pytest.approx(ends["x"][:, 0], abs=0.06)
-    assert bootstrap(two, improvement)["value"] == pytest.approx(metrics.probability_of_improvement(x, y))
+    strata = [np.stack(columns, 1) for columns in zip(x.T, y.T, strict=True)]
+    expected = {iqm: metrics.aggregate_iqm(x), mean: metrics.aggregate_mean(x)}
+    expected |= {improvement: metrics.probability_of_improvement(x, y)}
+    for ours, value in expected.items():
+        assert bootstrap(strata, ours)["value"] == pytest.approx(value)

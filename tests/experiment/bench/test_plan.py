@@ -1,5 +1,7 @@
 """From a file to cells: who chooses among what, what stands beside what, and what is refused."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from gcpo.experiment.bench.plan import parse, read
 from gcpo.experiment.settings import UsageError
 
 SMALL = {"task": [{"task": "chain"}], "recipe": [{"recipe": "grpo"}, {"recipe": "gcpo"}]}
-CONFIGS = [*Path(__file__).parents[3].glob("benchmarks/*.toml")]
+ROOT = Path(__file__).parents[3]
+CONFIGS = [*ROOT.glob("benchmarks/*.toml"), ROOT / "src/gcpo/experiment/bench/default.toml"]
 
 
 def test_the_paired_runs_stand_side_by_side_and_only_what_has_a_choice_is_tuned():
@@ -41,9 +44,16 @@ def test_what_is_told_later_wins_and_every_recipe_is_told_the_same_but_for_itsel
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configurations_that_are_shipped_can_be_read(path):
     plan = read(path)
-    assert len(plan.seeds) >= 5
+    assert len(plan.seeds) >= 3
     directories = [cell.directory for cell in plan.every_cell()]
     assert len(set(directories)) == len(directories)
+
+
+def test_the_file_in_the_guide_can_be_read():
+    [block] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs/bench.md").read_text(), re.MULTILINE | re.DOTALL)
+    plan = parse(tomllib.loads(block))
+    told = [next(c.settings for c in plan.every_cell() if c.recipe is recipe) for recipe in plan.recipes]
+    assert [s.host for s in told] == ["gcpo", "gcpo", "trl"]
 
 
 REFUSED = [

@@ -2,16 +2,15 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gcpo import report
 from gcpo.experiment.bench.curves import Curve
+from gcpo.experiment.bench.live import Live
 from gcpo.experiment.bench.plan import Cell, Plan
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.bench.summary import summarise
@@ -85,16 +84,16 @@ def _check(plan: Plan, output: Path, runner: Runner) -> None:
 
 
 def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
-    """Run cells under a bar; finished ones count as done."""
-    left = [cell for cell in cells if runner.curve(cell) is None]
-    with tqdm(total=len(cells), initial=len(cells) - len(left), desc=phase, file=sys.stderr, unit="run") as bar:
-
-        def done(cell: Cell, curve: Curve | None) -> None:
-            said = f"{curve.final:.1%}" if curve else f"FAILED, {runner.failed.get(str(cell.directory))}"
-            bar.write(f"{cell.directory}: {said}", file=sys.stderr)
-            bar.update()
-
-        runner.run(left, done)
+    """Run those cells that are not finished."""
+    finished = [cell for cell in cells if runner.curve(cell) is not None]
+    live = Live(phase, cells, finished)
+    try:
+        runner.run(
+            [cell for cell in cells if cell not in finished],
+            lambda cell, curve: live.told(cell, curve, runner.failed.get(str(cell.directory))),
+        )
+    finally:
+        live.close()
 
 
 def _table(

@@ -1,4 +1,4 @@
-"""Statistics of a few runs on several problems, after Agarwal et al., arXiv 2108.13264; checked against rliable.
+"""Statistics of a few runs on several problems, after Agarwal et al., arXiv 2108.13264.
 
     IQM        mean of the middle half of all runs: scipy's trimmed mean at a quarter
     P(X > Y)   mean over problems of the share of pairs of runs in which X is better, a tie counting half
