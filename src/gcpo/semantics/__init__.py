@@ -3,7 +3,7 @@
 from gcpo.semantics.answers import extract_answer, fold
 from gcpo.semantics.clustering import cluster_by_cosine, connected_components
 from gcpo.semantics.embedder import TextEmbedder
-from gcpo.semantics.encoder import SentenceEncoder, text_embedder
+from gcpo.semantics.encoder import SentenceEncoder, check_embedder, text_embedder
 from gcpo.semantics.entailment import BidirectionalEntailment, Meanings
 from gcpo.semantics.equivalence import EQUIVALENCES, answer_labels, check_equivalence, equal_math
 from gcpo.semantics.hashed import HashedNgrams
@@ -20,6 +20,7 @@ __all__ = [
     "SentenceEncoder",
     "TextEmbedder",
     "answer_labels",
+    "check_embedder",
     "check_equivalence",
     "check_steps",
     "cluster_by_cosine",

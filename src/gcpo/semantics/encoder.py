@@ -28,13 +28,9 @@ class SentenceEncoder(TextEmbedder):
     def __init__(self, model: Any, cache_size: int = 20_000) -> None:
         super().__init__(cache_size)
         if isinstance(model, str):
-            try:
-                from sentence_transformers import SentenceTransformer
-            except ImportError as error:
-                raise ImportError(
-                    f"embedding with {model!r} needs sentence-transformers, which is not installed: "
-                    'install it with pip install "gcpo[embed]".'
-                ) from error
+            _check_library(model)
+            from sentence_transformers import SentenceTransformer
+
             try:
                 model = SentenceTransformer(model)
             except (ValueError, OSError) as error:  # what the hub and the formats raise
@@ -64,6 +60,30 @@ def text_embedder(name: str) -> TextEmbedder:
     if name == "hashed":
         return HashedNgrams()
     return SentenceEncoder(_minilm() if name == "minilm" else name)
+
+
+def check_embedder(name: str) -> None:
+    """Make sure, as far as that goes without loading it, that ``text_embedder`` has this one.
+
+    Raises:
+        ValueError: A package or a directory is not there.
+        ImportError: sentence-transformers is not installed.
+    """
+    if name == "hashed":
+        return
+    _check_library(name)
+    if name == "minilm":
+        _minilm()
+    elif name.startswith((".", "/", "~")) and not Path(name).exists():
+        raise ValueError(f"the embedder must be a directory or a hub id, found nothing at {name}: check the path.")
+
+
+def _check_library(model: str) -> None:
+    if find_spec("sentence_transformers") is None:
+        raise ImportError(
+            f"embedding with {model!r} needs sentence-transformers, which is not installed: "
+            'install it with pip install "gcpo[embed]".'
+        )
 
 
 def _minilm() -> str:
