@@ -1,5 +1,7 @@
 """Leaving out rows and padding changes nothing of the update, in any of TRL's losses."""
 
+from itertools import product
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -52,8 +54,7 @@ def batch(B=6, P=5, T=7, seed=0):
     }
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "level"), [pair for pair in product(LOSSES, LEVELS) if pair != ("luspo", "token")])
 def test_gradients_are_equal_in_double_precision(tmp_path, loss, level):
     settings = {"loss_type": loss, "importance_sampling_level": level, "recipe": "grpo"}
     trainer = ours(tmp_path, model=gpt2().double(), **settings)
@@ -111,6 +112,7 @@ def test_twenty_steps_of_trl_itself(tmp_path):
     [
         ({"top_entropy_quantile": 0.5}, "top_entropy_quantile"),
         ({"entropy_coef": 0.1}, "the entropy bonus"),
+        ({"loss_type": "luspo"}, "loss_type='luspo' by token"),
     ],
     ids=lambda x: str(x),
 )

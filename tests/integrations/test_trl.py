@@ -1,12 +1,14 @@
 """GCPOTrainer against TRL's GRPOTrainer: the same run, but for the advantages."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from gcpo import RECIPES, GCPOConfig, GCPOTrainer
-from gcpo.integrations.trl import check_hooks
+from gcpo.integrations.trl import READ, check_hooks, check_state
 from gcpo.probe import ResponseGradients, weighted_variance
 from gcpo.semantics import SentenceEncoder, policy
 from gcpo.semantics.scores import draw_projection
@@ -158,8 +160,8 @@ def test_several_rewards_some_of_them_missing(tmp_path):
 @pytest.mark.parametrize("generations", [1, 2, 4])
 def test_evaluation_logs_under_its_own_name(tmp_path, generations):
     trainer = ours(tmp_path, num_generations_eval=generations, per_device_eval_batch_size=4)
-    metrics = trainer.evaluate()
-    assert ("eval_gcpo/dead_groups" in metrics) == (generations > 1)
+    trainer.evaluate()
+    assert ("eval_gcpo/dead_groups" in trainer.state.log_history[-1]) == (generations > 1)
     assert trainer.last_groups is None
 
 
@@ -324,9 +326,11 @@ def test_a_changed_host_is_named_in_one_sentence():
     class Changed(Gone):
         def _generate_and_score_completions(self, inputs, extra): ...
 
-    with pytest.raises(
-        ImportError, match=r"_generate_and_score_completions\(self, inputs\), but in trl 9.9 it is gone"
-    ):
+    with pytest.raises(ImportError, match=r"of trl 9.9, in which .*completions\(self, inputs\) is gone; .*prep"):
         check_hooks(Gone, "9.9")
-    with pytest.raises(ImportError, match=r"it is \(self, inputs, extra\): install a tested version"):
+    with pytest.raises(
+        ImportError, match=r"completions\(self, inputs\) takes \(self, inputs, extra\); .*: install a tested release"
+    ):
         check_hooks(Changed, "9.9")
+    with pytest.raises(ImportError, match=r"in which _logs is gone: install a tested release, pip install \"trl>=1"):
+        check_state(SimpleNamespace(**{name: None for name in READ if name != "_logs"}))

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gcpo import __version__, policies
 from gcpo.experiment.settings import TaskSettings, UsageError
+from gcpo.policies.vocabulary import check_vocabulary
 from gcpo.signals import load_file
 from gcpo.tasks import TASKS, Example, Task, get_task
 from gcpo.tasks.benchmarks import BENCHMARKS, Benchmark
@@ -133,10 +134,20 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
     """
     try:
         path = policies.resolve(name)
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"the model {name!r} cannot be loaded: {error}") from error
+        # Said outright: if it is left open, transformers asks on a terminal whether to run a repository's code.
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        _check_whole(name, loaded)
+        check_vocabulary(model, tokenizer)
+    except UsageError:
+        raise
+    # Damaged and foreign files raise errors of many kinds; every one means that there is no model.
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"the model {name!r} cannot be loaded: {said}") from error
+    model = model.to(device)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UsageError(
@@ -145,6 +156,17 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
             )
         tokenizer.pad_token = tokenizer.eos_token  # attention masks tell padding from the end of a response
     return model, tokenizer
+
+
+def _check_whole(name: str, loaded: dict[str, Any]) -> None:
+    """The host makes up weights that are not there, or not of the size that config.json says."""
+    lacking = sorted(loaded["missing_keys"])
+    lacking += [f"{key} in the size {list(asked)}" for key, _, asked in loaded["mismatched_keys"]]
+    if lacking:
+        raise UsageError(
+            f"the model {name!r} must have the weights that its config.json asks for, found {len(lacking)} missing, "
+            f"the first {lacking[0]}: give a whole causal language model, as save_pretrained writes it."
+        )
 
 
 def poses_chat(settings: TaskSettings, tokenizer: Any) -> bool:

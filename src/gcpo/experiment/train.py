@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -239,4 +240,13 @@ def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfi
         "output_dir": str(output / "checkpoints"),
     }
     config: GCPOConfig = host_config(GCPOConfig, values, settings.trainer, own(TrainSettings), "train")
+    _check_machine(config)
     return config
+
+
+def _check_machine(config: GCPOConfig) -> None:
+    """What the host would find out only when it builds its trainer, after the first evaluation."""
+    if config.fp16 and config.device.type == "cpu":
+        raise UsageError("fp16=true needs a GPU, found none: leave it out.")
+    if config.use_vllm and find_spec("vllm") is None:
+        raise UsageError("use_vllm=true needs vLLM, which is not installed: pip install vllm, or leave it out.")

@@ -129,7 +129,9 @@ class ExactResumeMixin(WholeCheckpointMixin):
         super()._load_optimizer_and_scheduler(checkpoint)
         # The sampler shuffles anew whenever an epoch begins, from a random state that no checkpoint has.
         if checkpoint is not None and getattr(self, "_train_sampler", None) is not None:
-            for _ in range(int(self.state.epoch or 0)):
+            # From the file: transformers before 5 takes up the state only later.
+            state = json.loads((Path(checkpoint) / _LAST).read_text())
+            for _ in range(int(state["epoch"] or 0)):
                 next(iter(self._train_sampler), None)
 
     def _save_left_out(self, directory: Path) -> None:

@@ -22,12 +22,14 @@ from trl import GRPOTrainer
 from gcpo.advantages.first_draws import completion
 from gcpo.groups import finite, live
 from gcpo.integrations import packing
+from gcpo.integrations.releases import TESTED
 from gcpo.integrations.resume import ExactResumeMixin
 from gcpo.integrations.rewards import guard_all
 from gcpo.integrations.spending import FirstDrawsMixin
 from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed, total
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.integrations.trl_step import PackedStepMixin
+from gcpo.policies.vocabulary import check_vocabulary
 from gcpo.probe.live import GradientWatch
 from gcpo.recipes import Outcome
 from gcpo.semantics import extract_answer, text_embedder
@@ -50,21 +52,41 @@ WRAPPED = {
 """The methods of ``GRPOTrainer`` we wrap, with the parameters they have had since TRL 1.0."""
 
 
+READ = (
+    *("_buffered_inputs", "_logs", "_metrics", "_step"),
+    *("accelerator", "beta", "importance_sampling_level", "loss_type", "num_generations", "num_generations_eval"),
+    *("num_iterations", "processing_class", "reward_weights", "temperature", "top_entropy_quantile", "use_vllm"),
+)
+"""What we read of a trainer."""
+
+
 def check_hooks(trainer: type = GRPOTrainer, version: str = trl.__version__) -> None:
     """Make sure that TRL's trainer still has the methods we wrap.
 
     Raises:
-        ImportError: A method is gone or takes other parameters.
+        ImportError: Methods are gone or take other parameters; it names them all.
     """
+    changed = []
     for name, expected in WRAPPED.items():
         method = getattr(trainer, name, None)
-        found = tuple(inspect.signature(method).parameters) if method else ()
+        found = tuple(inspect.signature(method).parameters) if method else None
         if found != expected:
-            raise ImportError(
-                f"gcpo wraps GRPOTrainer.{name}({', '.join(expected)}), but in trl {version} it is "
-                f"{'(' + ', '.join(found) + ')' if found else 'gone'}: install a tested version, "
-                'pip install "trl>=1.0,<=1.16".'
-            )
+            became = "is gone" if found is None else f"takes ({', '.join(found)})"
+            changed.append(f"{name}({', '.join(expected)}) {became}")
+    _refuse(changed, version)
+
+
+def check_state(trainer: Any, version: str = trl.__version__) -> None:
+    """Make sure that a trainer has what we read of it; ImportError, which names it, if it has not."""
+    _refuse([f"{name} is gone" for name in READ if not hasattr(trainer, name)], version)
+
+
+def _refuse(changed: list[str], version: str) -> None:
+    if changed:
+        raise ImportError(
+            f"gcpo cannot steer the GRPOTrainer of trl {version}, in which {'; '.join(changed)}: install a tested "
+            f'release, pip install "trl{TESTED}", or a newer gcpo.'
+        )
 
 
 check_hooks()
@@ -152,11 +174,14 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         self._needs = needed(self.recipe, args.gcpo_log_signals, args.gcpo_equivalence)
         reward_funcs = guard_all(reward_funcs, args.gcpo_reward_errors, args.gcpo_reward_time_limit)
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
+        check_state(self)
+        tokenizer = getattr(self, "_tokenizer", self.processing_class)
+        check_vocabulary(self.accelerator.unwrap_model(self.model), getattr(tokenizer, "tokenizer", tokenizer))
         wanted = MEASURED & self._needs
         self._by_text = wanted & ({"embeddings", "points"} if self._embedder else set())
         self._by_policy = wanted - self._by_text
         self._measure = Measure(
-            getattr(self, "_tokenizer", self.processing_class),
+            tokenizer,
             self._by_policy,
             args.gcpo_max_points,
             self.temperature,

@@ -9,6 +9,19 @@ from gcpo.recipes import Recipe, recipe
 from gcpo.semantics import check_embedder, check_equivalence, check_steps
 from gcpo.signals import SIGNALS
 
+_LEAST = {
+    "num_generations": 2,  # a group of one has nothing to be compared with
+    "num_generations_eval": 1,
+    "num_iterations": 1,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "steps_per_generation": 1,
+    "generation_batch_size": 1,
+    "max_completion_length": 1,
+    "beta": 0,
+}
+
 
 @dataclass
 class GCPOConfig(GRPOConfig):
@@ -125,6 +138,7 @@ class GCPOConfig(GRPOConfig):
             raise ValueError(f"gcpo_reward_time_limit must be above 0, found {self.gcpo_reward_time_limit}.")
         if self.gcpo_unbiased_draws and self.gcpo_first_draws is None:
             raise ValueError("gcpo_unbiased_draws weighs groups for gcpo_first_draws, found none: set it too.")
+        self._check_sizes()
         super().__post_init__()
         if self.scale_rewards != "group":
             raise ValueError(
@@ -136,6 +150,15 @@ class GCPOConfig(GRPOConfig):
                 f"multi_objective_aggregation must stay 'sum_then_normalize', found "
                 f"{self.multi_objective_aggregation!r}: a recipe works on one reward a response."
             )
+
+    def _check_sizes(self) -> None:
+        """The host divides by these, or goes on with batches of nothing."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, found {value}.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, found {self.temperature}: responses are sampled.")
 
     def build_recipe(self) -> Recipe:
         """The recipe with its parts replaced as configured."""

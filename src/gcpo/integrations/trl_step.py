@@ -149,6 +149,8 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
             "top_entropy_quantile compares the tokens of all responses": self.top_entropy_quantile < 1.0,
             "the router's auxiliary loss acts on every response": getattr(self, "aux_loss_enabled", False),
             "responses to images are not cut": "pixel_values" in inputs or "num_images" in inputs,
+            "loss_type='luspo' by token is a mean over padding too, before TRL 1.10": self.loss_type == "luspo"
+            and self.importance_sampling_level != "sequence",
             f"the normaliser of loss_type={self.loss_type!r} is not known": self.loss_type not in packing.LOSS_TYPES,
             "the trainer has a loss of its own": super()._compute_loss.__func__ is not GRPOTrainer._compute_loss,
         }

@@ -10,8 +10,10 @@ A row is a mapping from field names to values; ``where`` says what an error mess
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +147,38 @@ def _hub(source: Source) -> Iterator[tuple[str, Row | RowError]]:
         elif (directory / "state.json").is_file():  # one that is not divided
             rows = datasets.load_from_disk(source.place)
         else:
-            given = {"name": source.config, "split": source.split, "revision": source.revision}
-            rows = datasets.load_dataset(source.place, **given)
+            builder = datasets.load_dataset_builder(source.place, name=source.config, revision=source.revision)
+            _check_files(source, builder.config.data_files or {})
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=source.split)
+    except StrangeFileError:
+        raise
     # The hub, the network and the formats raise errors of many kinds; every one means that there are no rows.
     except Exception as error:
         raise ValueError(
             f"data must be a file, a directory or the id of a data set on the hub, found {source.place!r}, which "
             f"cannot be loaded (configuration {source.config}, split {source.split!r}): {error}"
         ) from error
-    for number, row in enumerate(rows, 1):
+    # As stored: a column of images or sound would be decoded, from whatever file its rows name.
+    tables = rows.with_format("arrow").iter(1000)
+    for number, row in enumerate((row for table in tables for row in table.to_pylist()), 1):
         yield f"row {number}", row
+
+
+class StrangeFileError(ValueError):
+    """A data set names a file that is not part of it."""
+
+
+def _check_files(source: Source, files: Mapping[Any, Iterable[Any]]) -> None:
+    """A data set's README says which files it is made of, and may say any path or address."""
+    local = Path(source.place).is_dir()
+    home = f"{Path(source.place).resolve()}{os.sep}" if local else "hf://datasets/"
+    for name in map(str, chain.from_iterable(files.values())):
+        if not (os.path.realpath(name) if local else name).startswith(home):
+            raise StrangeFileError(
+                f"the data set {source.place!r} must be made of its own files, found {name!r} among them: remove it "
+                "from the data set's README.md, or copy the file into the directory."
+            )
 
 
 def malformed(source: Source, faults: list[str]) -> ValueError:
