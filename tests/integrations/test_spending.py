@@ -110,7 +110,7 @@ def test_geometry_comes_from_both_generations(tmp_path, passes, recipe, monkeypa
     heard = trained(ours(tmp_path / "a", half_dead, **settings))
     assert not passes
     assert heard.last_groups.rewards.isnan().any()
-    monkeypatch.setattr("gcpo.integrations.trl.GenerationTap.take", lambda *_: None)
+    monkeypatch.setattr("gcpo.integrations.trl_measure.GenerationTap.take", lambda *_: None)
     passed = trained(ours(tmp_path / "b", half_dead, **settings))
     assert 0 < sum(passes) < 32
     torch.testing.assert_close(parameters(heard), parameters(passed), atol=1e-5, rtol=1e-5)

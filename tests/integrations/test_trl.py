@@ -263,7 +263,7 @@ def test_geometry_comes_from_the_generation_itself(tmp_path, monkeypatch):
     tapped = trained(ours(tmp_path / "tapped", **settings))
     assert not passed
     passed.clear()
-    monkeypatch.setattr("gcpo.integrations.trl.GenerationTap.take", lambda *_: None)
+    monkeypatch.setattr("gcpo.integrations.trl_measure.GenerationTap.take", lambda *_: None)
     passing = trained(ours(tmp_path / "passing", **settings))
     assert sum(passed) == 8
     for name, value in passing.last_groups.signals.items():

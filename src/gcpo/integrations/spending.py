@@ -94,25 +94,25 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         finally:
             self._draws = None
 
-    def _generate(self, prompts: list[Any]) -> Any:
+    def _generate(self, prompts: list[Any], *rest: Any, **named: Any) -> Any:
         draws = self._draws
         if draws is None:
-            return super()._generate(prompts)
+            return super()._generate(prompts, *rest, **named)
         with self._unlogged():
-            _, said, _, completions, *_ = super()._generate(prompts)
+            _, said, _, completions, *_ = super()._generate(prompts, *rest, **named)
         rewards = self._score_drawn(draws, prompts, completions, said)
         scored = total(rewards, self.reward_weights).view(-1, self.num_generations)
         worth = live(scored).cpu()
         draws.now = worth[draws.group] & ~draws.drawn
         draws.drawn = draws.drawn | draws.now
-        prompt_ids, said, tool_mask, completions, *rest = super()._generate(prompts)
+        prompt_ids, said, tool_mask, completions, *others = super()._generate(prompts, *rest, **named)
         self._record_draws(
             ~draws.drawn, prompt_ids, said, {"completed": worth.float().mean(), "reward": scored.nanmean()}
         )
         for i in (~draws.drawn).nonzero().flatten().tolist():
             said[i] = self._empty_response
             completions[i] = "" if isinstance(completions[i], str) else [{"role": "assistant", "content": ""}]
-        return (prompt_ids, said, tool_mask, completions, *rest)
+        return (prompt_ids, said, tool_mask, completions, *others)
 
     def _generate_single_turn(self, prompt_ids: Any, *rest: Any, **named: Any) -> Any:
         draws = self._draws

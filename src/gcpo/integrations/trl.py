@@ -2,41 +2,35 @@
 
 One walk per generation batch: TRL samples and scores; we read the rewards it gathered, embed the responses, ask the
 recipe, and put its advantages where TRL's were. No formula lives here. TRL #4525 names this override as the way.
-What happens to micro-batches then is in ``trl_step``, what makes a killed run go on in ``resume``.
+What is known of responses comes from ``trl_measure``, what happens to micro-batches is in ``trl_step``, what makes a
+killed run go on in ``resume``.
 """
 
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 import trl
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
 from gcpo.advantages.first_draws import completion
 from gcpo.groups import finite, live
-from gcpo.integrations import packing
 from gcpo.integrations.releases import TESTED
 from gcpo.integrations.resume import ExactResumeMixin
 from gcpo.integrations.rewards import guard_all
 from gcpo.integrations.spending import FirstDrawsMixin
-from gcpo.integrations.steering import consider, measure_texts, metrics_of, needed, total
+from gcpo.integrations.steering import consider, metrics_of, needed, total
 from gcpo.integrations.trl_config import GCPOConfig
+from gcpo.integrations.trl_measure import MeasuringMixin
 from gcpo.integrations.trl_step import PackedStepMixin
 from gcpo.policies.vocabulary import check_vocabulary
 from gcpo.probe.live import GradientWatch
 from gcpo.recipes import Outcome
 from gcpo.semantics import extract_answer, text_embedder
-from gcpo.semantics.passed import PassTap
-from gcpo.semantics.policy import MEASURED, Measure, backbone_of, causal_of, has_plain_head, head_of
-from gcpo.semantics.tap import GenerationTap, Tapped
-from gcpo.signals import SIGNALS, primary
 
 WRAPPED = {
     "_generate_and_score_completions": ("self", "inputs"),
@@ -127,7 +121,7 @@ class _Scored:
 _Host = GRPOTrainer if TYPE_CHECKING else object
 
 
-class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
+class GCPOMixin(MeasuringMixin, FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
     """Puts a recipe's advantages in place of TRL's; mix in before ``GRPOTrainer`` or a subclass of it.
 
     Args:
@@ -170,28 +164,14 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         self._answer_fn = answer_fn
         self._watch = GradientWatch()
         self._pending: GroupBatch | None = None
-        self._embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
-        self._needs = needed(self.recipe, args.gcpo_log_signals, args.gcpo_equivalence)
+        embedder = None if args.gcpo_embedder == "policy" else text_embedder(args.gcpo_embedder)
+        needs = needed(self.recipe, args.gcpo_log_signals, args.gcpo_equivalence)
         reward_funcs = guard_all(reward_funcs, args.gcpo_reward_errors, args.gcpo_reward_time_limit)
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         check_state(self)
         tokenizer = getattr(self, "_tokenizer", self.processing_class)
         check_vocabulary(self.accelerator.unwrap_model(self.model), getattr(tokenizer, "tokenizer", tokenizer))
-        wanted = MEASURED & self._needs
-        self._by_text = wanted & ({"embeddings", "points"} if self._embedder else set())
-        self._by_policy = wanted - self._by_text
-        self._measure = Measure(
-            tokenizer,
-            self._by_policy,
-            args.gcpo_max_points,
-            self.temperature,
-            args.per_device_train_batch_size,
-            args.gcpo_steps,
-        )
-        self._generation = self._make_generation_tap() if self._by_policy else None
-        self._heard: list[tuple[Tensor, Tapped | None]] = []
-        self._passed: PassTap | None = None
-        self._plain_head: bool | None = None
+        self.begin_measuring(needs, embedder)
         self.begin_draws(args.gcpo_first_draws)
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
 
@@ -215,7 +195,7 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        with self._listening():
+        with self.listening():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mode = "train" if self.model.training else "eval"
         G = self.num_generations if mode == "train" else self.num_generations_eval
@@ -223,7 +203,7 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
             return output
         started = time.perf_counter()
         groups = self._consider(output, G)
-        advantages = self._local(groups.outcome.advantages.flatten())
+        advantages = self.local(groups.outcome.advantages.flatten())
         output["advantages"] = advantages.to(output["advantages"].dtype)
         further = {"gcpo/overhead_s": time.perf_counter() - started, "gcpo/time/embedding_s": groups.embedding_s}
         self._record(mode, groups, further)
@@ -231,35 +211,6 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
             self._pending = groups
             self.begin_pass(output)
         return output
-
-    def _local(self, rows: Tensor) -> Tensor:
-        """This process's part of what all have."""
-        part: Tensor = rows.view(self.accelerator.num_processes, -1)[self.accelerator.process_index]
-        return part
-
-    def _listening(self) -> AbstractContextManager[None]:
-        """To the policy while the host calls it: while it generates, else while old log-probabilities are computed."""
-        if not self._by_policy:
-            return nullcontext()
-        self._heard = []
-        if self._generation is not None:
-            return self._generation.listening()
-        self._passed = PassTap(backbone_of(self.accelerator.unwrap_model(self.model)))
-        return self._passed.listening()
-
-    @property
-    def _has_whole_model(self) -> bool:
-        """Whether each process has the whole model."""
-        return self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
-
-    def _make_generation_tap(self) -> GenerationTap | None:
-        """Where the model itself generates, whole on each process: there its states come for nothing."""
-        paged = ("use_transformers_paged", "use_transformers_continuous_batching")
-        if not self._has_whole_model or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
-            return None
-        model = self.accelerator.unwrap_model(self.model)
-        projection = self._measure.projection if self._measure.wants_scores else None
-        return GenerationTap(causal_of(model), backbone_of(model), projection, self.temperature)
 
     def end_pass(self, shares: Tensor | None, watching_s: float, whole_s: float) -> None:
         """Every response of the generation batch has been trained on once: log what it took, and how noisy it was."""
@@ -281,12 +232,14 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
         """The recipe's view of the batch; equal on every process, since all it takes is gathered."""
         scored = self._scored
         rewards = total(scored.rewards_per_func, self.reward_weights).view(-1, G)
-        texts = gather_object([_text(c) for c in scored.completions])
+        own = [_text(c) for c in scored.completions]
+        texts = gather_object(own)
         wanted = finite(rewards)
         if not self.args.gcpo_log_signals:  # a dead group weighs 0 whatever its geometry
             wanted &= live(rewards).unsqueeze(-1)
         started = time.perf_counter()
-        inputs = {k: v.unflatten(0, (-1, G)) for k, v in self._measured(output, wanted.flatten()).items()}
+        found = self.measured(output, own, scored.ids, wanted.flatten())
+        inputs = {name: value.unflatten(0, (-1, G)) for name, value in found.items()}
         embedding_s = time.perf_counter() - started
         measured = inputs.pop("measured", None)
         outcome, inputs = consider(
@@ -299,122 +252,12 @@ class GCPOMixin(FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # t
             equivalence=self.args.gcpo_equivalence,
         )
         if measured is not None:
-            outcome = self._without_unmeasured(outcome, (measured | ~outcome.counted).all(-1))
+            outcome = self.without_unmeasured(outcome, (measured | ~outcome.counted).all(-1))
         if self.args.gcpo_unbiased_draws and self.model.training:
             c = completion(rewards, self.args.gcpo_first_draws)
             outcome = replace(outcome, advantages=outcome.advantages / c.unsqueeze(-1), weights=outcome.weights / c)
         prompts = gather_object([_text(p) for p in scored.prompts])
         return GroupBatch(prompts, texts, rewards, outcome, inputs, embedding_s)
-
-    def _without_unmeasured(self, outcome: Outcome, measured: Tensor) -> Outcome:
-        """NaN in place of the signals of groups that were spared the pass."""
-
-        def known(name: str, value: Tensor) -> Tensor:
-            return value.masked_fill(~measured, torch.nan) if self._by_policy & primary(SIGNALS[name].needs) else value
-
-        return replace(outcome, signals={name: known(name, value) for name, value in outcome.signals.items()})
-
-    def _measured(self, output: dict[str, Any], wanted: Tensor) -> dict[str, Tensor]:
-        """What signals need to know of all processes' N responses, (N, ...) each.
-
-        ``measured`` among it, if some were left out that are not ``wanted``.
-        """
-        texts = [_text(c) for c in self._scored.completions]
-        measured = {}
-        if self._embedder:
-            S, steps = self.args.gcpo_max_points, self.args.gcpo_steps
-            measured = measure_texts(self._embedder, texts, self._by_text, S, steps)
-        if self._by_policy:
-            measured |= self._measure_policy(output, self._local(wanted))
-        device = output["advantages"].device
-        gathered = {name: self.accelerator.gather(value.to(device)) for name, value in measured.items()}
-        if "points" in gathered:  # as many columns as the longest response of all processes has steps
-            used = int(gathered["point_mask"].sum(-1).amax().clamp(min=1))
-            gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
-        return gathered
-
-    def _measure_policy(self, output: dict[str, Any], wanted: Tensor) -> dict[str, Tensor]:
-        if "pixel_values" in output:
-            raise ValueError(
-                f"the policy's {' and '.join(sorted(self._by_policy))} cannot be had for responses to images: choose "
-                "signals that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
-            )
-        ids = output["completion_ids"]
-        # From the true lengths: mask_truncated_completions zeroes TRL's completion mask for truncated responses.
-        lengths = torch.tensor([len(i) for i in self._scored.ids], device=ids.device)
-        mask = torch.arange(ids.size(1), device=ids.device) < lengths.unsqueeze(1)
-        spoken = mask & output["tool_mask"].bool() if "tool_mask" in output else mask
-        model = self.accelerator.unwrap_model(self.model)
-        rows = (backbone_of(model), output["prompt_ids"], output["prompt_mask"], ids, mask, spoken)
-        found = self._overheard(output, wanted, model, *rows)
-        known = torch.tensor([[int(wanted.sum()), int(found is not None)]], device=ids.device)
-        known = self.accelerator.gather(known)  # so that every process makes the same passes, or none
-        if found is not None and known[:, 1].all():
-            return found
-        chosen = packing.first(wanted, int(known[:, 0].amax()))
-        if len(chosen) and self._by_policy != {"lengths"}:
-            self.tell(f"responses pass the policy once more for {', '.join(sorted(self._by_policy))}: {self._deaf()}.")
-        return self._measure.of_some(chosen, self.model, *rows) | {"measured": wanted}
-
-    def _overheard(self, output: dict[str, Any], wanted: Tensor, model: Any, *rows: Any) -> dict[str, Tensor] | None:
-        """What the host's own calls of the policy have left, None if they have not."""
-        *_, ids, mask, spoken = rows
-        if self._generation is not None:
-            parts = self._heard or [(torch.arange(len(ids)), self._generation.take(ids, mask))]
-            return self._of_parts(parts, model, *rows)
-        seen = (mask == output["completion_mask"].bool()).all(1)  # whole, by the host's pass
-        states = self._passed_states(output, mask.size(1)) if seen[wanted].all() else None
-        if states is None:
-            return None
-        return self._measure.of_pass(states, head_of(model), ids, mask, spoken) | {"measured": seen}
-
-    def hear(self, rows: Tensor, said: list[list[int]]) -> None:
-        """Keep what the generation of these rows leaves, before the next."""
-        if self._generation is None:
-            return
-        ids = pad_sequence([torch.tensor(row) for row in said], batch_first=True).to(self.accelerator.device)
-        lengths = torch.tensor([[len(row)] for row in said], device=ids.device)
-        mask = torch.arange(ids.size(1), device=ids.device) < lengths
-        self._heard.append((rows, self._generation.take(ids, mask)))
-
-    def _of_parts(
-        self, parts: list[tuple[Tensor, Tapped | None]], model: Any, backbone: Any, *responses: Tensor
-    ) -> dict[str, Tensor] | None:
-        """What generations of some rows each have left, zeros for rows in none; None if one has left nothing."""
-        measured: dict[str, Tensor] = {}
-        for rows, tapped in parts:
-            if tapped is None:
-                return None
-            rows = rows.to(responses[0].device)
-            for name, value in self._measure.of_generation(
-                tapped, model, backbone, *(x[rows] for x in responses)
-            ).items():
-                whole = measured.setdefault(name, value.new_zeros(len(responses[0]), *value.shape[1:]))
-                whole.index_copy_(0, rows, value)
-        return measured
-
-    def _deaf(self) -> str:
-        """Why the policy's own generation was of no use."""
-        reasons = {
-            "they come from vLLM": self.use_vllm,
-            "the model is sharded": not self._has_whole_model,
-            "generation is paged": self._generation is None,
-        }
-        return next((reason for reason, holds in reasons.items() if holds), "generation was not plain sampling")
-
-    def _passed_states(self, output: dict[str, Any], T: int) -> Tensor | None:
-        """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if they will not do for ours."""
-        passed, self._passed = self._passed, None
-        if passed is None or "old_per_token_logps" not in output:
-            return None
-        if self._measure.wants_scores and not (self._has_whole_model and self._has_plain_head()):
-            return None
-        return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), T)
-
-    def _has_plain_head(self) -> bool:
-        if self._plain_head is None:
-            self._plain_head = has_plain_head(self.accelerator.unwrap_model(self.model))
-        return self._plain_head
 
     def _record(self, mode: str, groups: GroupBatch, further: dict[str, float]) -> None:
         """Our metrics beside TRL's, and the advantages that train in its table of completions."""
