@@ -44,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ngcpo {arguments.command}: interrupted", file=sys.stderr)
         return 130
     print(json.dumps(result, indent=2) if arguments.json else text)
-    if isinstance(result, dict) and result.get("failed"):
-        return 1
-    return 130 if isinstance(result, dict) and result.get("status") == "interrupted" else 0
+    status = result.get("status") if isinstance(result, dict) else None
+    return {"interrupted": 130, "failed": 1}.get(str(status), 0)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -34,7 +34,9 @@ def write_bench(directory: Path, name: str = "gcpo") -> Path:
         "to_target": {"reached": 1, "censored": 2, "median": {"steps": None}},
     }
     bench = {
-        "status": {"cells": 6, "finished": 5},
+        "status": "failed",
+        "cells": 6,
+        "finished": 5,
         "failed": {"chain/starter/gcpo/lr=0.0002/seed=2": "exit code 1: it broke"},
         "plan": {"baseline": "grpo", "seeds": [0, 1, 2]},
         "versions": {"torch": "2.13.0"},

@@ -22,13 +22,12 @@ def read(directory: Path) -> Record:
     """Everything the page shows of the bench in ``directory``."""
     notes: list[str] = []
     bench = document(directory / "bench.json", notes)
-    plan, status, failed = (_asis(bench.get(name)) for name in ("plan", "status", "failed"))
-    whole = status.get("cells") is not None and status.get("cells") == status.get("finished")
+    plan, failed = _asis(bench.get("plan")), _asis(bench.get("failed"))
     return {
         "name": directory.resolve().name,
         "config": plan | {"versions": bench.get("versions")},
-        "summary": {"status": "finished" if whole else "failed" if failed else "interrupted"},
-        "cells": [number(status.get(name)) for name in ("finished", "cells")],
+        "summary": {"status": text(bench.get("status"))},
+        "cells": [number(bench.get(name)) for name in ("finished", "cells")],
         "baseline": text(plan.get("baseline")),
         "scores": mapped(bench.get("scores"), lambda row: mapped(row, lambda score: _record(score, ("iqm", "mean")))),
         "comparisons": mapped(bench.get("comparisons"), _comparisons),

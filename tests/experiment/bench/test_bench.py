@@ -73,7 +73,7 @@ def test_runs_of_one_seed_are_paired(bench):
 def test_what_a_bench_leaves(bench):
     place, _, done = bench
     result = json.loads((place / "out/bench.json").read_text())
-    assert result["status"] == {"cells": 2, "finished": 2}
+    assert (result["status"], result["cells"], result["finished"]) == ("finished", 2, 2)
     assert set(result["scores"]) == {"trl", "gcpo"}
     curve = result["problems"]["countdown/starter"]["recipes"]["gcpo"]["curve"]
     assert curve["steps"] == [0, 1, 2]

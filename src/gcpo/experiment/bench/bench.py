@@ -30,7 +30,7 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
         jobs: Runs at a time; None: one a core, or one where there is a GPU.
 
     Returns:
-        What ``bench.json`` holds; its page is ``report.html``.
+        What ``bench.json`` holds; its page is ``report.html``. Of a bench that Ctrl-C stopped, what there is.
 
     Raises:
         UsageError: The plan cannot be carried out, or the directory holds cells of other settings; nothing was run.
@@ -38,33 +38,51 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     runner = Runner(output / "cells", jobs)
     _check(plan, output, runner)
-    tuning = plan.tuning_cells()
-    _run(runner, tuning, "tuning")
-    chosen = {
+    interrupted = False
+    try:
+        _run(runner, plan.tuning_cells(), "tuning")
+        _run(runner, _reported(plan, _chosen(plan, runner)), "report")
+    except KeyboardInterrupt:
+        interrupted = True
+    result: dict[str, Any] = plain(_result(plan, runner, interrupted))
+    _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
+    report.build(output)
+    return result
+
+
+def _chosen(plan: Plan, runner: Runner) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each recipe trains with, by problem."""
+    return {
         problem.name: {recipe.name: choose(plan, problem, recipe, runner.curve) for recipe in plan.recipes}
         for problem in plan.problems
     }
-    reported = [
+
+
+def _reported(plan: Plan, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
+    """Runs on the seeds that are reported, of recipes that could choose."""
+    return [
         plan.cell(problem, recipe, settings, seed)
         for problem in plan.problems
         for seed in plan.seeds  # those of one seed side by side, so that what else runs here slows all alike
         for recipe in plan.recipes
         if (settings := chosen[problem.name][recipe.name]["chosen"]) is not None
     ]
-    _run(runner, reported, "report")
-    wanted = len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes)
-    result: dict[str, Any] = {
-        "status": {"cells": wanted, "finished": sum(runner.curve(cell) is not None for cell in tuning + reported)},
+
+
+def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
+    """What ``bench.json`` holds, of the cells that are finished."""
+    chosen = _chosen(plan, runner)
+    tuning, reported = plan.tuning_cells(), _reported(plan, chosen)
+    return {
+        "status": "interrupted" if interrupted else "failed" if runner.failed else "finished",
+        "cells": len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes),
+        "finished": sum(runner.curve(cell) is not None for cell in tuning + reported),
         "failed": runner.failed,
         "plan": _told(plan),
         "versions": versions(),
         "tuning": chosen,
         **summarise(plan, _table(plan, reported, runner.curve)),
     }
-    result = plain(result)
-    _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
-    report.build(output)
-    return result
 
 
 def _check(plan: Plan, output: Path, runner: Runner) -> None:

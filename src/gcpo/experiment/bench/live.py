@@ -10,7 +10,7 @@ from gcpo.experiment.bench.curves import Curve
 from gcpo.experiment.bench.plan import Cell
 from gcpo.experiment.progress import bar
 
-_LINE = "  {desc:<24} {n_fmt:>5} of {total_fmt} {postfix}"
+_LINE = "  {desc:<24} {n_fmt:>5} of {total_fmt}{postfix}"
 
 
 class Live:
