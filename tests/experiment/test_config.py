@@ -23,7 +23,7 @@ SOME = ["semantic_entropy", "cosine_dispersion"]
     ("word", "name", "value"),
     [
         ("learning_rate=3e-4", "learning_rate", 3e-4),
-        ("beta=-1e-3", "beta", -1e-3),
+        ("weight_decay=-1e-3", "weight_decay", -1e-3),
         ("bf16=false", "bf16", False),
         ("gcpo_alpha=2", "gcpo_alpha", 2.0),
         ("gcpo_alpha=null", "gcpo_alpha", None),

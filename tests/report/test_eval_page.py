@@ -83,11 +83,15 @@ def test_records_of_any_shape(tmp_path: Path, row: Any) -> None:
 @pytest.mark.usefixtures("light")
 def test_a_long_list_of_failures_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaldir, "SHOWN", 4)
+    monkeypatch.setattr(evaldir, "SAMPLES", 2)
     data = only_run(build(write_evaluation(tmp_path / "run")))
     assert len(data["groups"]) == 4
     assert data["notes"] == [
-        f"The first 4 of {data['failed']} prompts with a wrong response are shown; the rest is on disk."
+        f"The first 4 of {data['failed']} prompts with a wrong response are shown; the rest is on disk.",
+        "The first 2 samples of each prompt are shown; figures are of all.",
     ]
+    assert [r["label"] for r in data["groups"][0]["responses"]][:3] == ["greedy", "sample 1", "sample 2"]
+    assert {group["rate"] for group in data["groups"]} <= {0, 1 / 3, 2 / 3, 1}
 
 
 @pytest.mark.usefixtures("light")

@@ -10,8 +10,8 @@ from typing import Any
 from gcpo.report.reading import Record, document, estimate, items, number, padded, rows, text
 from gcpo.semantics import extract_answer
 
-SHOWN = 500
-"""How many prompts the page has at most: it holds the whole of every response."""
+SHOWN, SAMPLES = 500, 8
+"""How many prompts the page has at most, and samples of each: it holds the whole of every response."""
 
 
 def is_evaluation(directory: Path) -> bool:
@@ -32,6 +32,8 @@ def read(directory: Path) -> Record:
         notes.append(
             f"The first {SHOWN} of {len(failed)} prompts with a wrong response are shown; the rest is on disk."
         )
+    if (number(summary.get("samples")) or 0) > SAMPLES:
+        notes.append(f"The first {SAMPLES} samples of each prompt are shown; figures are of all.")
     other = summary.get("against")
     return {
         "name": directory.resolve().name,
@@ -79,6 +81,7 @@ def _group(row: Record, other: Record | None, right: float) -> Record:
     """One prompt: the model's responses, and the first one of the other model."""
     responses = _responses(row, right)
     sampled = [said["right"] for said in responses if said["label"] != "greedy"] or [r["right"] for r in responses]
+    responses = responses[: SAMPLES + 1]
     compared = [said | {"label": f"other model, {said['label']}"} for said in _responses(other or {}, right)[:1]]
     return {
         "i": number(row.get("i")),
