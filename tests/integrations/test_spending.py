@@ -30,7 +30,7 @@ def unscored(completions, prompts, **_):
     return [x if i % 4 < 2 or worth[i] else None for i, x in enumerate(r)]
 
 
-@pytest.mark.parametrize("recipe", ["grpo", "gcpo-bot", "gcpo"])
+@pytest.mark.parametrize("recipe", ["grpo", "gcpo"])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"num_iterations": 2}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}],

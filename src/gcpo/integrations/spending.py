@@ -9,6 +9,7 @@ The mean ``reward`` that TRL logs is over what was drawn, in which groups worth 
 ``gcpo/first_draws/reward``, over first draws alone, is the policy's.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             )
         tokenizer: Any = getattr(self, "_tokenizer", self.processing_class)
         self._empty_response = [tokenizer.eos_token_id]
+        generate = getattr(GRPOTrainer, "_generate", None)
         reasons = {
+            "a trl whose GRPOTrainer has no _generate(self, prompts)": generate is None
+            or tuple(inspect.signature(generate).parameters) != ("self", "prompts"),
             "vLLM, which draws whole groups": self.use_vllm,
             "tools": bool(getattr(self, "tools", None)),
             "environments": bool(getattr(self, "environment_factories", None) or getattr(self, "environments", None)),
