@@ -94,3 +94,19 @@ def test_a_template_reaches_fields_alone(tmp_path):
     for template in ("{prompt.__class__}", "{prompt[0]}", "{0}"):
         with pytest.raises(ValueError, match=r"no field '(prompt|0)"):
             DataTask(tmp_path / "d.jsonl", Fields(template=template))
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_saved_data_set_cannot_name_files_outside_of_it(tmp_path, divided):
+    Dataset, DatasetDict = (getattr(pytest.importorskip("datasets"), name) for name in ("Dataset", "DatasetDict"))
+    mine, theirs = Dataset.from_dict({"prompt": ["1+1="]}), Dataset.from_dict({"prompt": ["a secret"]})
+    theirs.save_to_disk(tmp_path / "theirs")
+    (DatasetDict({"train": mine}) if divided else mine).save_to_disk(tmp_path / "set")
+    source = Source(str(tmp_path / "set"))
+    assert [row["prompt"] for _, row in source.rows()] == ["1+1="]
+    path = tmp_path / "set" / ("train/state.json" if divided else "state.json")
+    state = json.loads(path.read_text())
+    state["_data_files"] = [{"filename": str(next((tmp_path / "theirs").glob("*.arrow")))}]
+    path.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="must be made of its own files"):
+        list(source.rows())

@@ -142,10 +142,11 @@ def _hub(source: Source) -> Iterator[tuple[str, Row | RowError]]:
         ) from error
     directory = Path(source.place)
     try:
-        if (directory / "dataset_dict.json").is_file():
-            rows = datasets.load_from_disk(source.place)[source.split]
-        elif (directory / "state.json").is_file():  # one that is not divided
+        divided = (directory / "dataset_dict.json").is_file()
+        if divided or (directory / "state.json").is_file():
+            _check_files(source, _saved(directory))
             rows = datasets.load_from_disk(source.place)
+            rows = rows[source.split] if divided else rows
         else:
             builder = datasets.load_dataset_builder(source.place, name=source.config, revision=source.revision)
             _check_files(source, builder.config.data_files or {})
@@ -169,15 +170,29 @@ class StrangeFileError(ValueError):
     """A data set names a file that is not part of it."""
 
 
+def _saved(directory: Path) -> dict[str, list[Path]]:
+    """Which files a data set that ``save_to_disk`` wrote says it is made of, by its own JSON files."""
+    splits = directory / "dataset_dict.json"
+    parts = (
+        [directory / name for name in json.loads(splits.read_text())["splits"]] if splits.is_file() else [directory]
+    )
+    files = {}
+    for part in parts:
+        state = part / "state.json"
+        named = json.loads(state.read_text())["_data_files"] if state.is_file() else []
+        files[str(part)] = [state, *(part / file["filename"] for file in named)]
+    return files
+
+
 def _check_files(source: Source, files: Mapping[Any, Iterable[Any]]) -> None:
-    """A data set's README says which files it is made of, and may say any path or address."""
+    """A data set says itself which files it is made of, in its README or state, and may say any path or address."""
     local = Path(source.place).is_dir()
     home = f"{Path(source.place).resolve()}{os.sep}" if local else "hf://datasets/"
     for name in map(str, chain.from_iterable(files.values())):
         if not (os.path.realpath(name) if local else name).startswith(home):
             raise StrangeFileError(
                 f"the data set {source.place!r} must be made of its own files, found {name!r} among them: remove it "
-                "from the data set's README.md, or copy the file into the directory."
+                "from the data set's README.md or state.json, or copy the file into the directory."
             )
 
 
