@@ -51,8 +51,8 @@ Written by `python tests/versions/run.py`: tests of the default suite on release
 
 1.15.0 cannot train on a CPU without Triton; pyproject.toml leaves it out. Releases before 1.14 import `requests` and
 do not ask for it; gcpo's extra does. 1.0.0 takes the mean of rewards in another order, so that parities differ in the
-last bit. A release without a row was not run; the signatures of the methods that gcpo wraps are the same in all 23 from
-1.0.0 to 1.16.0.
+last bit. A release without a row was not run; the signatures of the methods that gcpo wraps are the same in all 23
+from 1.0.0 to 1.16.0.
 
 """
 
