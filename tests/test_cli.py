@@ -76,7 +76,26 @@ def test_doctor_reports_versions_and_hooks(capsys):
     assert main(["doctor", "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
     assert findings["trl hooks"].startswith("intact")
-    assert findings["torch"]
+    assert findings["trl release"].startswith("tested (trl>=")
+    assert "starter" in findings["models"]
+    assert {"torch", "bf16", "vllm", "peft", "math-verify", "sentence-transformers"} <= set(findings)
+
+
+def test_doctor_says_whether_the_cache_can_be_kept(monkeypatch, tmp_path):
+    from gcpo.experiment import doctor
+
+    monkeypatch.setenv("GCPO_CACHE", str(tmp_path / "not" / "yet"))
+    assert doctor.examine()["cache"].startswith(f"{tmp_path / 'not' / 'yet'} (")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GCPO_CACHE", str(tmp_path / "file"))
+    assert "cannot be written: set GCPO_CACHE" in doctor.examine()["cache"]
+
+
+def test_doctor_says_that_trl_is_not_one_that_was_tested(monkeypatch):
+    from gcpo.experiment import doctor
+
+    monkeypatch.setattr(doctor, "version", lambda name: "9.9.0")
+    assert doctor.examine()["trl release"].startswith('not tested: pip install "trl>=1.0,')
 
 
 def test_doctor_names_what_is_missing(monkeypatch, capsys):

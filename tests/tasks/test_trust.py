@@ -91,9 +91,9 @@ def test_paths_and_pickles_in_rows_stay_text_and_bytes(tmp_path, secret, suffix)
 
 def test_a_template_reaches_fields_alone(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"prompt": "p", "answer": "1"}\n{"prompt": "q", "answer": "1"}\n')
-    for template in ("{prompt.__class__}", "{prompt[0]}", "{0}"):
-        with pytest.raises(ValueError, match=r"no field '(prompt|0)"):
-            DataTask(tmp_path / "d.jsonl", Fields(template=template))
+    for word in ("{prompt.__class__}", "{prompt[0]}", "{0}", "{}"):
+        task = DataTask(tmp_path / "d.jsonl", Fields(template=f"{word} {{prompt}}"))
+        assert task.examples("train", 1, 0)[0].prompt in (f"{word} p", f"{word} q")
 
 
 @pytest.mark.parametrize("divided", [True, False])

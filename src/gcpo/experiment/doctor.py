@@ -105,6 +105,6 @@ def _verl_hooks() -> str:
 def _hooks() -> str:
     try:
         from gcpo.integrations import trl
-    except ImportError as error:
-        return str(error)
+    except (ImportError, RuntimeError) as error:  # the second is TRL's own, where it cannot be imported
+        return " ".join(str(error).split())
     return f"intact: {', '.join(trl.WRAPPED)}"
