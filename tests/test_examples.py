@@ -83,17 +83,17 @@ def test_qwen_on_gsm8k_trains_and_is_evaluated_against_what_it_was(stand_in, row
 
 @pytest.mark.parametrize(
     ("on", "asked"),
-    [("gsm8k", ("openai/gsm8k", "main", "train")), ("math", ("DigitalLearningGmbH/MATH-lighteval", None, "train"))],
+    [("gsm8k", ("openai/gsm8k", "main")), ("math", ("DigitalLearningGmbH/MATH-lighteval", None))],
 )
 def test_qwen_gets_as_far_as_the_download(on, asked, tmp_path, monkeypatch, capsys):
     seen = []
 
-    def unreachable(place, name, split, revision):
-        seen.append((place, name, split))
+    def unreachable(place, name, revision):
+        seen.append((place, name))
         raise ConnectionError("no network")
 
     monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
     assert run("qwen_math", "--on", on, "--output", tmp_path / on) == 2
     assert seen == [asked]
     assert "which cannot be loaded" in capsys.readouterr().err

@@ -19,7 +19,7 @@ WORDS = [
     "gradient_accumulation_steps=2", "steps_per_generation=3", "num_iterations=2", "logging_steps=2",
     "eval_prompts=4", "eval_samples=1", "max_completion_length=12", "learning_rate=1e-3",
 ]  # fmt: skip
-TIMES = ("time", "per_second", "overhead_s", "runtime", "seconds")
+TIMES = ("time", "per_second", "_s", "runtime", "seconds", "embedding_share")
 
 
 def traces(run):
