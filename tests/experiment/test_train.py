@@ -237,6 +237,7 @@ def test_trls_own_trainer_takes_the_steps_of_ours_with_its_recipe_and_nothing_le
     [
         (["host=trl"], "host=trl knows the recipe grpo alone, found 'gcpo-bot'"),
         (["host=verl"], "host must be gcpo or trl, found 'verl'"),
+        (["host=trl", "recipe=grpo", "gcpo_first_draws=4"], "which has no gcpo_first_draws: leave it out"),
         (["reward_noise=1.5"], "reward_noise must be a share, 0 to 1, found 1.5"),
         (["eval_every=-1"], "eval_every must be at least 0"),
     ],

@@ -75,6 +75,7 @@ def test_tokens_are_counted_as_they_are_drawn(tmp_path):
     tokens = sum(len(trainer._say(place)) for place in drawn)
     asked = sum(len(tiny.tokenizer()(trainer.last_groups.prompts[place])["input_ids"]) for place in drawn)
     assert logged(trainer, "gcpo/first_draws/tokens") == [tokens]
+    assert logged(trainer, "gcpo/first_draws/responses") == [len(drawn)]
     assert logged(trainer, "num_tokens") == [tokens + asked]
     assert logged(trainer, "gcpo/first_draws/tokens_saved")[0] > 0
     first = trainer.last_groups.rewards[:, :2].mean().item()

@@ -140,6 +140,10 @@ class SFTSettings(LoraSettings):
         self._at_least(1, "eval_prompts", "eval_samples")
 
 
+_NOT_STEERING = ("gcpo_log_signals", "gcpo_watch_gradients", "gcpo_pack")
+"""What a comparison may set for all, TRL's own trainer too: it changes no update."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(LoraSettings):
     """Settings of ``gcpo train``.
@@ -176,6 +180,9 @@ class TrainSettings(LoraSettings):
             raise UsageError(f"host must be gcpo or trl, found {self.host!r}.")
         if self.host == "trl" and self.recipe != "grpo":
             raise UsageError(f"host=trl knows the recipe grpo alone, found {self.recipe!r}: give recipe=grpo with it.")
+        ours = [name for name in self.trainer if name.startswith("gcpo_") and name not in _NOT_STEERING]
+        if self.host == "trl" and ours:
+            raise UsageError(f"host=trl is TRL's own trainer, which has no {ours[0]}: leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,14 +179,15 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
     def _record_draws(
         self, undrawn: Bool[Tensor, " L"], prompt_ids: Any, said: Any, further: dict[str, Tensor]
     ) -> None:
-        """Tokens drawn, and those that rows which were not drawn would have had if they were as long as the last."""
+        """What was drawn, and the tokens that other rows would have had if they were as long as the last."""
         lengths = torch.tensor([[len(b), len(b) + len(a)] for a, b in zip(prompt_ids, said, strict=True)])
-        counts = torch.stack([lengths[~undrawn, 0].sum(), *lengths[undrawn].sum(0)]).to(self.accelerator.device)
-        drawn, saved, uncounted = self.accelerator.gather(counts.unsqueeze(0)).sum(0).tolist()
+        counts = torch.stack([(~undrawn).sum(), lengths[~undrawn, 0].sum(), *lengths[undrawn].sum(0)])
+        counts = self.accelerator.gather(counts.to(self.accelerator.device).unsqueeze(0)).sum(0)
+        responses, drawn, saved, uncounted = counts.tolist()
         self.state.num_input_tokens_seen -= uncounted
         metrics = self._metrics["train"]
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
-        for name, value in ({"tokens": drawn, "tokens_saved": saved} | further).items():
+        for name, value in ({"responses": responses, "tokens": drawn, "tokens_saved": saved} | further).items():
             metrics[f"gcpo/first_draws/{name}"].append(float(value))
 
     def _without_undrawn(self, output: dict[str, Any], draws: _Draws) -> dict[str, Any]:

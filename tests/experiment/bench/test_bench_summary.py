@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from gcpo.experiment.bench import curves
 from gcpo.experiment.bench.curves import Curve
 from gcpo.experiment.bench.export import export, tables, text
 from gcpo.experiment.bench.plan import parse
@@ -131,3 +132,16 @@ def test_tables_as_text_markdown_and_csv(tables_of_two, tmp_path):
     assert (base["steps ratio"], base["steps ratio low"]) == ("", "")
     with (tmp_path / "curves.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+
+
+def test_what_first_draws_leave_out_is_not_counted():
+    plain = {"step": 1, "completions/mean_length": 5.0}
+    spared = {
+        "step": 2,
+        "completions/mean_length": 5.0,
+        "gcpo/first_draws/responses": 6,
+        "gcpo/first_draws/tokens": 27,
+    }
+    found = curves._generated([plain, spared], 8, [0, 1, 2])
+    assert found["samples"].tolist() == [0, 8, 14]
+    assert found["tokens"].tolist() == [0, 40, 67]

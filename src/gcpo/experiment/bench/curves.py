@@ -55,9 +55,12 @@ def read(run: Path) -> Curve | None:
 
 def _generated(metrics: list[Record], responses: int, steps: Sequence[int]) -> dict[str, Float[np.ndarray, " T"]]:
     """Responses sampled and their tokens up to each of the steps: a step that generates says how long they were."""
-    drawn = {m["step"]: m["completions/mean_length"] for m in metrics if "completions/mean_length" in m}
-    until = [[length for step, length in drawn.items() if step <= s] for s in steps]
-    return {
-        "samples": np.array([responses * len(lengths) for lengths in until], float),
-        "tokens": np.array([responses * sum(lengths) for lengths in until], float),
-    }
+    drawn = {m["step"]: _drawn(m, responses) for m in metrics if "completions/mean_length" in m}
+    until = [np.array([counts for step, counts in drawn.items() if step <= s]).reshape(-1, 2).sum(0) for s in steps]
+    return {name: np.array([counts[i] for counts in until], float) for i, name in enumerate(("samples", "tokens"))}
+
+
+def _drawn(row: Record, responses: int) -> tuple[float, float]:
+    """Responses and tokens of a generation; with first draws not all of a batch's responses are drawn."""
+    tokens = row.get("gcpo/first_draws/tokens", responses * row["completions/mean_length"])
+    return row.get("gcpo/first_draws/responses", responses), tokens
