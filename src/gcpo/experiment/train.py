@@ -90,6 +90,9 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
         run.write_summary(summary)
         interrupted, steps = _train(model, tokenizer, config, settings, task, prompts, run, test)
         summary |= {"steps": steps, "seconds": round(run.seconds(), 1), "responses": config.generation_batch_size}
+        # A step is so many micro-batches, and responses are drawn once in so many.
+        summary |= {"micro_batches": config.gradient_accumulation_steps}
+        summary |= {"generate_every": config.steps_per_generation * config.num_iterations}
         model = merged(model, output / "adapter")
         run.write_directory("model", lambda path: (model.save_pretrained(path), tokenizer.save_pretrained(path)))
         if not interrupted:

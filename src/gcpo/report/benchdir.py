@@ -57,8 +57,19 @@ def _problem(row: Any) -> Record:
         "target": number(found.get("target")),
         "recipes": mapped(found.get("recipes"), _recipe),
         "comparisons": mapped(found.get("comparisons"), _comparisons),
-        "ratios": mapped(found.get("cost_ratios"), lambda ratio: _record(ratio, _COSTS, ("pairs", "unreached"))),
+        "ratios": mapped(found.get("cost_ratios"), lambda row: mapped(_only(row, _COSTS), _ratio)),
     }
+
+
+def _only(row: Any, names: tuple[str, ...]) -> Record:
+    return {name: _asis(row).get(name) for name in names}
+
+
+def _ratio(value: Any) -> Record:
+    """An estimate whose interval may have one end, as where some resamples never reach the target."""
+    found = _asis(value)
+    ends = numbers(found.get("ci95"), 2)
+    return {"value": number(found.get("value")), "ci95": None if ends == [None, None] else ends}
 
 
 def _recipe(row: Any) -> Record:

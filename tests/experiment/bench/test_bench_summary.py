@@ -74,7 +74,21 @@ def test_a_target_beyond_both_gives_no_ratio():
     runs = {name: {0: curve(0.2, 0.3, 0.4)} for name in ("grpo", "gcpo")}
     found = summarise(plan(task=[{"task": "chain", "target": 0.9}]), {"chain/starter": runs})
     ratio = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
-    assert (ratio["steps"]["value"], ratio["unreached"]) == (None, 1.0)
+    assert (ratio["steps"]["value"], ratio["unreached"], ratio["baseline_unreached"]) == (None, 1.0, 1.0)
+
+
+def test_who_alone_gets_to_the_target_has_a_ratio_of_nothing_and_who_alone_does_not_an_infinite_one():
+    better = {s: curve(0.2, 0.5, 0.9) for s in range(3)}
+    worse = {s: curve(0.2, 0.3, 0.4) for s in range(3)}
+    at = plan(task=[{"task": "chain", "target": 0.8}])
+    for base, ours, value, ends, missed in (
+        (worse, better, 0.0, [0.0, 0.0], (0.0, 1.0)),
+        (better, worse, None, [None, None], (1.0, 0.0)),
+    ):
+        found = summarise(at, {"chain/starter": {"grpo": base, "gcpo": ours}})
+        ratio = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
+        assert (ratio["tokens"]["value"], ratio["tokens"]["ci95"]) == (value, ends)
+        assert (ratio["unreached"], ratio["baseline_unreached"]) == missed
 
 
 @pytest.mark.parametrize(
@@ -142,6 +156,30 @@ def test_what_first_draws_leave_out_is_not_counted():
         "gcpo/first_draws/responses": 6,
         "gcpo/first_draws/tokens": 27,
     }
-    found = curves._generated([plain, spared], 8, [0, 1, 2])
+    found = curves._generated([plain, spared], {"responses": 8}, [0, 1, 2])
     assert found["samples"].tolist() == [0, 8, 14]
     assert found["tokens"].tolist() == [0, 40, 67]
+
+
+@pytest.mark.parametrize(
+    ("n", "every", "samples"), [(4, 1, [0, 32, 64, 96]), (2, 4, [0, 8, 8, 16]), (2, 3, [0, 8, 16, 16])]
+)
+def test_responses_are_counted_as_often_as_they_are_drawn(n, every, samples):
+    """n micro-batches a step, responses drawn in every so many of them: TRL says their lengths when it draws."""
+    draws = {k // n + 1 for k in range(3 * n) if k % every == 0}
+    metrics = [{"step": s} | ({"completions/mean_length": 5.0} if s in draws else {}) for s in (1, 2, 3)]
+    summary = {"responses": 8, "micro_batches": n, "generate_every": every}
+    found = curves._generated(metrics, summary, [0, 1, 2, 3])
+    assert found["samples"].tolist() == samples
+    assert found["tokens"].tolist() == [5 * count for count in samples]
+
+
+def test_scores_are_over_the_problems_that_every_recipe_has_runs_of():
+    easy, hard = {0: curve(0.8, 0.8, 0.8)}, {0: curve(0.1, 0.1, 0.1)}
+    tasks = plan(task=[{"task": "chain"}, {"task": "product"}])
+    table = {"chain/starter": {"grpo": easy, "gcpo": easy}, "product/starter": {"grpo": hard, "gcpo": {}}}
+    scores = summarise(tasks, table)["scores"]
+    assert {name: (row["final"]["mean"]["value"], row["final"]["problems"]) for name, row in scores.items()} == {
+        "grpo": (0.8, 1),
+        "gcpo": (0.8, 1),
+    }

@@ -54,10 +54,11 @@ def _scores(bench: Bench) -> Table:
     columns = [(score, how) for score in ("final", "area") for how in ("iqm", "mean")]
     head = tuple(f"{score} {how}" for score, how in columns)
     rows = [
-        [name, row["final"]["runs"], *(row[score].get(how) for score, how in columns)]
+        [name, row["final"]["runs"], row["final"].get("problems"), *(row[score].get(how) for score, how in columns)]
         for name, row in bench["scores"].items()
     ]
-    return Table("scores", "Accuracy on held-out prompts, all problems", ("recipe", "runs", *head), rows, head)
+    title = "Accuracy on held-out prompts, over the tasks and models that every recipe has runs of"
+    return Table("scores", title, ("recipe", "runs", "problems", *head), rows, head)
 
 
 def _compared(row: Mapping[str, Any]) -> list[Any]:

@@ -79,6 +79,7 @@ class Cell:
         candidate: What is tuned: the learning rate, and the recipe's further settings.
         seed: Of prompts, sampling and data order.
         common: Settings of all cells.
+        tunes: Its accuracy is what a candidate is chosen by: on other held-out prompts than those of the report.
     """
 
     problem: Problem
@@ -86,6 +87,7 @@ class Cell:
     candidate: Mapping[str, Value]
     seed: int
     common: Mapping[str, Any]
+    tunes: bool = False
 
     @property
     def directory(self) -> Path:
@@ -110,9 +112,10 @@ class Cell:
             "seed": self.seed,
         }
         try:
-            return resolve(TrainSettings, told)
+            settings = resolve(TrainSettings, told)
         except UsageError as error:
             raise UsageError(f"{self.recipe.name} on {self.problem.name}: {error}") from error
+        return replace(settings, eval_seed=settings.eval_seed + self.tunes)
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ class Plan:
     def tuning_cells(self) -> list[Cell]:
         """Runs on the tuning seeds, for recipes that have a choice; what is compared stands together."""
         return [
-            Cell(problem, recipe, candidate, seed, self.common)
+            self.cell(problem, recipe, candidate, seed)
             for problem in self.problems
             for seed in self.tuning_seeds
             for recipe in self.recipes
@@ -186,7 +189,7 @@ class Plan:
 
     def cell(self, problem: Problem, recipe: Entry, candidate: Mapping[str, Value], seed: int) -> Cell:
         """One of them."""
-        return Cell(problem, recipe, candidate, seed, self.common)
+        return Cell(problem, recipe, candidate, seed, self.common, tunes=seed in self.tuning_seeds)
 
     @property
     def common(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Curves of the reported seeds as tables: what ``bench.json`` holds.
 
-    scores        final accuracy and area under the curve of each recipe: IQM and mean over all problems
+    scores        final accuracy and area under the curve of each recipe: IQM and mean over the problems that every
+                  recipe has runs of
     comparisons   each recipe with the baseline: paired differences, probability of improvement, p by flipping the
                   signs of the differences by seed, adjusted by Holm over all recipes
     problems      the same for one task and model, adjusted by Holm over all recipes and problems; the mean curve, and
@@ -8,7 +9,9 @@
 
 The target is the baseline's mean final accuracy, or the task's own. A run reaches it where the line through its
 evaluations first does; one that never does is censored: counted, and beyond every other in the median. The cost ratio
-is of the mean curves over the seeds both have, in every resample with the target of that resample.
+is of the mean curves over the seeds both have, in every resample with the target of that resample: infinite where the
+recipe alone does not get there, 0 where the baseline alone does not, of no value where neither does. Infinity is None
+in ``bench.json``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,8 +44,10 @@ def summarise(plan: Plan, table: Table) -> dict[str, Any]:
     apart = {score: {name: _comparisons(plan, [runs], score) for name, runs in table.items()} for score in SCORES}
     for tables in (*whole.values(), *apart.values()):
         _adjust(tables)
+    ran = [r.name for r in plan.recipes if any(runs[r.name] for runs in table.values())]
+    common = [runs for runs in table.values() if all(runs[name] for name in ran)]
     return {
-        "scores": {r.name: {score: _score(table, r.name, score) for score in SCORES} for r in plan.recipes},
+        "scores": {r.name: {score: _score(common, r.name, score) for score in SCORES} for r in plan.recipes},
         "comparisons": {score: whole[score]["all"] for score in SCORES},
         "problems": {
             problem.name: _problem(plan, problem, table[problem.name])
@@ -65,11 +70,16 @@ def _problem(plan: Plan, problem: Problem, runs: Mapping[str, Runs]) -> dict[str
     }
 
 
-def _score(table: Table, recipe: str, score: str) -> dict[str, Any]:
-    strata = [_column(runs[recipe], score) for runs in table.values() if runs[recipe]]
+def _score(problems: Iterable[Mapping[str, Runs]], recipe: str, score: str) -> dict[str, Any]:
+    strata = [_column(runs[recipe], score) for runs in problems if runs[recipe]]
     if not strata:
         return {"runs": 0}
-    return {"runs": sum(map(len, strata)), "iqm": bootstrap(strata, iqm), "mean": bootstrap(strata, mean)}
+    return {
+        "runs": sum(map(len, strata)),
+        "problems": len(strata),
+        "iqm": bootstrap(strata, iqm),
+        "mean": bootstrap(strata, mean),
+    }
 
 
 def _column(runs: Runs, score: str) -> Float[np.ndarray, "n 1"]:
@@ -158,39 +168,38 @@ def _at(cost: Float[np.ndarray, " T"], index: float) -> float:
 
 
 def _ratio(first: Runs, base: Runs, fixed: float | None) -> dict[str, Any]:
-    """Ratios of costs with intervals; ``unreached``: resamples in which one of the curves does not get there."""
+    """Ratios of costs with intervals, and in what share of resamples the mean curves do not reach the target."""
     seeds = [seed for seed in first if seed in base]
     sides = [_stacked([runs[seed] for seed in seeds]) for runs in (first, base)]
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(seeds), size=(_RESAMPLES, len(seeds)))
-    value, *resampled = (_costs_ratio(sides, rows, fixed) for rows in [np.arange(len(seeds)), *draws])
-    out: dict[str, Any] = {"pairs": len(seeds), "unreached": sum(r is None for r in resampled) / _RESAMPLES}
+    draws = np.random.default_rng(0).integers(len(seeds), size=(_RESAMPLES, len(seeds)))
+    spent = np.array([_spent(sides, rows, fixed) for rows in [np.arange(len(seeds)), *draws]])  # (1 + R, 2, costs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, *resampled = spent[:, 0] / spent[:, 1]
+    out: dict[str, Any] = {"pairs": len(seeds)}
+    for side, name in enumerate(("unreached", "baseline_unreached")):
+        out[name] = float(np.isinf(spent[1:, side, 0]).mean())
     for i, name in enumerate(COSTS):
-        ratios = [np.inf if r is None else r[i] for r in resampled]
-        low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
-        out[name] = {
-            "value": None if value is None else value[i],
-            "ci95": [_finite(low), _finite(high)] if len(seeds) > 1 else None,
-        }
+        ratios = [row[i] for row in resampled if not np.isnan(row[i])]
+        out[name] = {"value": _finite(value[i]), "ci95": _ends(ratios) if len(seeds) > 1 and ratios else None}
     return out
+
+
+def _ends(ratios: Sequence[float]) -> list[float | None]:
+    return [_finite(end) for end in np.quantile(ratios, [0.025, 0.975], method="nearest")]
 
 
 def _stacked(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, "n T"], dict[str, Float[np.ndarray, "n T"]]]:
     return np.array([c.accuracy for c in curves]), {n: np.array([c.cost[n] for c in curves]) for n in COSTS}
 
 
-def _costs_ratio(sides: Sequence[Any], rows: np.ndarray, fixed: float | None) -> list[float] | None:
-    """The ratio of each cost for some of the seeds; None if a mean curve does not reach the target."""
+def _spent(sides: Sequence[Any], rows: np.ndarray, fixed: float | None) -> list[list[float]]:
+    """What the mean curve of some of the seeds costs until the target, of both sides; infinite if it does not."""
     target = float(sides[1][0][rows, -1].mean()) if fixed is None else fixed
-    spent = []
-    for accuracy, costs in sides:
-        where = crossing(accuracy[rows].mean(0), target)
-        if where is None:
-            return None
-        spent.append([_at(costs[name][rows].mean(0), where) for name in COSTS])
-    if not all(spent[1]):
-        return None
-    return [mine / theirs for mine, theirs in zip(*spent, strict=True)]
+    where = [crossing(accuracy[rows].mean(0), target) for accuracy, _ in sides]
+    return [
+        [np.inf if w is None else _at(costs[name][rows].mean(0), w) for name in COSTS]
+        for w, (_, costs) in zip(where, sides, strict=True)
+    ]
 
 
 def _finite(value: float) -> float | None:
