@@ -90,10 +90,12 @@ def test_a_disk_without_room_for_the_policy_is_refused_and_a_small_one_warned_of
 
     free = namedtuple("usage", "free")
     monkeypatch.setattr(train.shutil, "disk_usage", lambda _: free(2_000_000))
-    with pytest.raises(UsageError, match="has 1 MiB free, but the policy alone takes 3: make room or choose another"):
+    with pytest.raises(
+        UsageError, match="has 1 MiB free, but the policy alone takes 3 MiB: make room or choose another"
+    ):
         train.train(train.TrainSettings(), tmp_path / "run")
     config = train.build_config(train.TrainSettings(), get_task("countdown"), tmp_path)
     model, _ = train.load_policy("starter", "cpu")
     monkeypatch.setattr(train.shutil, "disk_usage", lambda _: free(9_000_000))
     train._check_room(tmp_path, model, config)
-    assert "has 8 MiB free, but the policy and 3 checkpoints may take 31" in capsys.readouterr().err
+    assert "has 8 MiB free, but the policy and 3 checkpoints may take 31 MiB" in capsys.readouterr().err

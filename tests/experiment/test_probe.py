@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from gcpo.experiment.probe import probe
+from gcpo.experiment.probe import _columns, probe
 from gcpo.experiment.settings import ProbeSettings, UsageError, resolve
 from gcpo.recipes import RECIPES
 from gcpo.signals import SIGNALS
@@ -142,3 +143,12 @@ def test_geometry_comes_from_where_the_settings_say(run, tmp_path):
     changed = {n for b, a in zip(before, after, strict=True) for n in SIGNALS if b["signals"][n] != a["signals"][n]}
     assert {"cosine_dispersion", "barycentric_transport", "semantic_entropy"} <= changed
     assert not changed & {"reward_dispersion", "lexical_dispersion", "predictive_entropy"}
+
+
+def test_meanings_by_cosine_are_those_within_the_responses_that_a_signal_sees():
+    angles = torch.tensor([0.0, 1.0, 0.5])  # the third lies between the others, and would join them
+    inputs = {"embeddings": torch.stack([angles.cos(), angles.sin()], -1)[None], "labels": torch.zeros(1, 3).long()}
+    threshold = f"cosine:{np.cos(0.6)}"
+    assert len(_columns(inputs, slice(0, 3), threshold)["labels"].unique()) == 1
+    assert len(_columns(inputs, slice(0, 2), threshold)["labels"].unique()) == 2
+    assert _columns(inputs, slice(0, 2), "folded")["labels"].tolist() == [[0, 0]]

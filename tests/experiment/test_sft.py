@@ -52,6 +52,18 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint(tmp_path, lora):
     assert resumed[3]["loss"] == pytest.approx(json.loads(metrics[3])["loss"], rel=1e-4)
 
 
+def test_a_run_that_ended_after_its_last_checkpoint_trains_no_step_more(tmp_path):
+    settings, output = SFTSettings(task="chain", **SMALL), tmp_path / "run"
+    whole = sft(settings, output)
+    weights = (output / "model" / "model.safetensors").read_bytes()
+    (output / "summary.json").write_text(json.dumps(whole | {"status": "running", "after": None}))
+    shutil.rmtree(output / "model")
+    again = sft(settings, output)
+    assert (again["steps"], again["after"]) == (whole["steps"], whole["after"])
+    assert (output / "model" / "model.safetensors").read_bytes() == weights
+    assert len((output / "metrics.jsonl").read_text().splitlines()) == whole["steps"]
+
+
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_loss_is_on_the_solution_and_its_end(tmp_path, chat):
     tokens = tiny.tokenizer()

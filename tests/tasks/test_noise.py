@@ -2,6 +2,8 @@ import pytest
 
 from gcpo.tasks import get_task
 from gcpo.tasks.noise import Noisy
+from gcpo.tasks.posed import Posed
+from gcpo.tasks.rewards import parse
 
 TASK = get_task("chain")
 EXAMPLES = TASK.examples("train", 2000, 0)
@@ -39,8 +41,14 @@ def test_the_score_stays_clean_and_so_do_the_problems():
     assert task.max_new_tokens == TASK.max_new_tokens
 
 
-def test_a_reward_between_right_and_wrong_is_refused():
+def test_a_graded_reward_is_mirrored_in_its_range():
     stories = get_task("stories")
     [example] = stories.examples("train", 1, 0)
-    with pytest.raises(ValueError, match="reward_noise flips rewards of 0 and 1, but stories gave 0"):
-        Noisy(stories, 0.2, 0).grade(f"{example.answer} indeed", example)
+    said = f"{example.answer} indeed"
+    grade = stories.grade(said, example)
+    assert 0 < grade < 1
+    assert Noisy(stories, 1.0, 0).grade(said, example) == pytest.approx(1 - grade)
+    fined = Posed(TASK, parse(["task", "-0.5*format"], TASK))  # from -0.5 to 1
+    for said in (EXAMPLES[0].solution, "?"):
+        clean = fined.grade(said, EXAMPLES[0])
+        assert Noisy(fined, 1.0, 0).grade(said, EXAMPLES[0]) == pytest.approx(0.5 - clean)

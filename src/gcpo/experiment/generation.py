@@ -44,7 +44,7 @@ class TransformersGenerator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model, self._tokenizer = load_policy(name, device, getattr(torch, settings.dtype))
         self._model.eval()
-        self._chat = poses_chat(settings, self._tokenizer)
+        self._chat = poses_chat(settings, self._tokenizer, name)
         self._length, self._top_p = length, settings.top_p
         self._rows = settings.batch_size or (512 if self._model.num_parameters() < 10_000_000 else 32)
         self.prompts_a_batch = max(1, self._rows // max(1, settings.samples))
@@ -82,7 +82,7 @@ class VLLMGenerator:
         except (ValueError, OSError) as error:
             raise UsageError(f"the model {name!r} cannot be loaded by vLLM: {error}") from error
         self._tokenizer = self._model.get_tokenizer()
-        self._chat = poses_chat(settings, self._tokenizer)
+        self._chat = poses_chat(settings, self._tokenizer, name)
 
     def __call__(self, examples: Sequence[Example], samples: int, temperature: float, seed: int) -> list[list[str]]:
         """See ``Generator``."""

@@ -33,6 +33,7 @@ from gcpo.probe.sketch import estimates
 from gcpo.probe.tracking import Bootstrap, gap, spread_at_equal, tracking_table
 from gcpo.probe.variance import score_variance, weighted_variance
 from gcpo.recipes import RECIPES, Outcome, Recipe, recipe
+from gcpo.semantics import check_equivalence, cluster_by_cosine
 from gcpo.signals import SIGNALS
 from gcpo.tasks import Example, Task
 
@@ -88,10 +89,10 @@ def _run(
         torch.manual_seed(settings.seed)
         for part in _collect(model, tokenizer, geometry, task, examples, settings, chat):
             if not collected:  # a signal that fails shall do so before the long work
-                _measured(*part, steered, settings.group_size)
+                _measured(*part, steered, settings.group_size, settings.equivalence)
             collected.append(part)
     pool, grams = _joined(collected)
-    signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
+    signals, targets, outcome = _measured(pool, grams, steered, settings.group_size, settings.equivalence)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
     run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
     run.write_text("prompts.jsonl", "".join(_lines(examples, pool, settings.group_size, signals, targets)))
@@ -183,17 +184,17 @@ def _joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
 
 
 def _measured(
-    pool: Pool, grams: Tensor, steered: Recipe, G: int
+    pool: Pool, grams: Tensor, steered: Recipe, G: int, equivalence: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Outcome]:
     """Signals of the first G responses, targets of them and of the fresh ones, a number a prompt each."""
     base = recipe("grpo", base=steered.base, reward_range=steered.reward_range)
     targets = {}
     for sample_name, part in (("same", slice(0, G)), ("fresh", slice(G, None))):
-        K, inputs = grams[:, part, part], _columns(pool.inputs, part)
+        K, inputs = grams[:, part, part], _columns(pool.inputs, part, equivalence)
         outcome = base(pool.rewards[:, part], **inputs)
         targets[f"score_variance/{sample_name}"] = score_variance(K).numpy()
         targets[f"weighted_variance/{sample_name}"] = weighted_variance(K, outcome.advantages).numpy()
-    outcome = base(pool.rewards[:, :G], **_columns(pool.inputs, slice(0, G)), also=list(SIGNALS))
+    outcome = base(pool.rewards[:, :G], **_columns(pool.inputs, slice(0, G), equivalence), also=list(SIGNALS))
     for name in ("weighted_variance/same", "weighted_variance/fresh"):
         targets[f"{name}/live"] = np.where(outcome.live.numpy(), targets[name], np.nan)
     return {name: value.double().numpy() for name, value in outcome.signals.items()}, targets, outcome
@@ -220,11 +221,15 @@ def _lines(
         yield json.dumps(plain(row)) + "\n"
 
 
-def _columns(inputs: Any, part: slice) -> dict[str, Any]:
-    return {
+def _columns(inputs: Any, part: slice, equivalence: str) -> dict[str, Any]:
+    """The inputs of some responses of each prompt."""
+    columns: dict[str, Any] = {
         name: value[:, part] if isinstance(value, Tensor) else [group[part] for group in value]
         for name, value in inputs.items()
     }
+    if (threshold := check_equivalence(equivalence)) is not None:  # a response outside may have joined two inside
+        columns["labels"] = cluster_by_cosine(columns["embeddings"], threshold)
+    return columns
 
 
 def _tracking(

@@ -151,7 +151,7 @@ class TrainSettings(LoraSettings):
     Attributes:
         recipe: Name of the recipe.
         host: ``gcpo``, or ``trl`` for TRL's own trainer, to compare with; it knows the recipe ``grpo`` alone.
-        reward_noise: Share of rewards of 0 and 1 that are flipped in training; evaluation is clean.
+        reward_noise: Share of rewards that are flipped in training, right for wrong; evaluation is clean.
         eval_seed: Seed of the held-out prompts and of sampling their responses; the same for all seeds of a study.
         eval_prompts: Held-out prompts to evaluate on, before and after.
         eval_samples: Responses sampled for each.

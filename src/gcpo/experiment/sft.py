@@ -14,7 +14,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
-from gcpo.experiment.adapters import merged, with_lora
+from gcpo.experiment.adapters import merged, restore_finished, with_lora
 from gcpo.experiment.evaluate import Evaluation, evaluate
 from gcpo.experiment.hostconfig import host_config
 from gcpo.experiment.progress import Metrics, StopAtSignal, bar
@@ -126,6 +126,8 @@ def _train(
         trainer.remove_callback(printing)
     checkpoint = run.last_checkpoint()
     run.forget_after(int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
+    if steps := restore_finished(model, checkpoint):
+        return False, steps
     with stop.listening():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return stop.requested and trainer.state.global_step < trainer.state.max_steps, trainer.state.global_step

@@ -1,12 +1,14 @@
 """What a command works on, from its settings: the task with its rewards, the prompts, the policy."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gcpo import __version__, policies
 from gcpo.experiment.settings import TaskSettings, UsageError
@@ -132,21 +134,13 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
 
     To train, the weights must be in float32: an update is smaller than what bfloat16 can tell apart.
     """
-    try:
-        path = policies.resolve(name)
-        # Said outright: if it is left open, transformers asks on a terminal whether to run a repository's code.
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+    with _loading(name):
+        path, tokenizer = _tokenizer(name)
         model, loaded = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
         )
         _check_whole(name, loaded)
         check_vocabulary(model, tokenizer)
-    except UsageError:
-        raise
-    # Damaged and foreign files raise errors of many kinds; every one means that there is no model.
-    except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"the model {name!r} cannot be loaded: {said}") from error
     model = model.to(device)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -156,6 +150,32 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
             )
         tokenizer.pad_token = tokenizer.eos_token  # attention masks tell padding from the end of a response
     return model, tokenizer
+
+
+def check_policy(name: str, settings: TaskSettings) -> None:
+    """Refuse a model without a configuration or tokenizer that load; its weights are left alone."""
+    with _loading(name):
+        path, tokenizer = _tokenizer(name)
+        AutoConfig.from_pretrained(path, trust_remote_code=False)
+    poses_chat(settings, tokenizer, name)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError:
+        raise
+    # Damaged and foreign files raise errors of many kinds; every one means that there is no model.
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"the model {name!r} cannot be loaded: {said}") from error
+
+
+def _tokenizer(name: str) -> tuple[str, Any]:
+    path = policies.resolve(name)
+    # Said outright: if it is left open, transformers asks on a terminal whether to run a repository's code.
+    return path, AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
 
 
 def _check_whole(name: str, loaded: dict[str, Any]) -> None:
@@ -169,13 +189,15 @@ def _check_whole(name: str, loaded: dict[str, Any]) -> None:
         )
 
 
-def poses_chat(settings: TaskSettings, tokenizer: Any) -> bool:
-    """Whether prompts are posed as a user's turn."""
+def poses_chat(settings: TaskSettings, tokenizer: Any, model: str | None = None) -> bool:
+    """Whether prompts are posed as a user's turn to this model; None: that of the settings."""
     has_template = tokenizer.chat_template is not None
     built_in = settings.data is None and settings.task in TASKS
     chat = has_template and not built_in if settings.chat is None else settings.chat
     if chat and not has_template:
-        raise UsageError(f"chat=true needs a chat template, but the model {settings.model!r} has none: leave it out.")
+        raise UsageError(
+            f"chat=true needs a chat template, but the model {model or settings.model!r} has none: leave it out."
+        )
     return chat
 
 

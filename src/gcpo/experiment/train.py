@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
-from transformers.trainer_callback import ProgressCallback, TrainerState
+from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
-from gcpo.experiment.adapters import merged, restore, with_lora
+from gcpo.experiment.adapters import merged, restore_finished, with_lora
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
 from gcpo.experiment.hostconfig import host_config
 from gcpo.experiment.progress import Interim, Recorder, StopAtSignal, bar
@@ -169,8 +169,7 @@ def _train(
         trainer.remove_callback(printing)
     checkpoint = run.last_checkpoint()
     run.forget_after(int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
-    if checkpoint and (steps := _all_done(checkpoint)):
-        restore(model, checkpoint)
+    if steps := restore_finished(model, checkpoint):
         return False, steps
     try:
         with stop.listening():
@@ -190,15 +189,9 @@ def _check_room(output: Path, model: Any, config: GCPOConfig) -> None:
     free, needed = shutil.disk_usage(output).free, policy * (1 + 3 * kept)
     said = f"the output {output} has {free >> 20} MiB free, but"
     if free < policy:
-        raise UsageError(f"{said} the policy alone takes {policy >> 20}: make room or choose another.")
+        raise UsageError(f"{said} the policy alone takes {policy >> 20} MiB: make room or choose another.")
     if free < needed:
-        print(f"{said} the policy and {kept} checkpoints may take {needed >> 20}", file=sys.stderr)
-
-
-def _all_done(checkpoint: Path) -> int:
-    """The steps of a run whose last this checkpoint is, else 0; the host would train one step more."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return state.global_step if state.global_step >= state.max_steps else 0
+        print(f"{said} the policy and {kept} checkpoints may take {needed >> 20} MiB", file=sys.stderr)
 
 
 def _reward(task: Task, prompts: list[Example]) -> Any:

@@ -67,12 +67,14 @@ class Task(Protocol):
         name: Key in ``gcpo.tasks.TASKS``.
         summary: One line for listings.
         max_new_tokens: Tokens that the longest gold solution and its end need, one a character.
+        reward_low: Smallest grade.
         reward_range: Largest minus smallest grade.
     """
 
     name: str
     summary: str
     max_new_tokens: int
+    reward_low: float
     reward_range: float
 
     def examples(self, split: Split, n: int, seed: int) -> list[Example]:
@@ -138,6 +140,7 @@ class NumberedTask(ABC):
     name: str
     summary: str
     max_new_tokens: int
+    reward_low = 0.0
     reward_range = 1.0
     size: int
 

@@ -57,7 +57,7 @@ class DataTask:
         self.summary = f"rows of {' and '.join(map(str, places))}"
         self.max_new_tokens = max_new_tokens
         self._reward = reward or parse(["math" if fields.choices is None else "choice"])
-        self.reward_range = self._reward.high - self._reward.low
+        self.reward_low, self.reward_range = self._reward.low, self._reward.high - self._reward.low
         self.repeated = 0
         rows = {s: self._read(s, fields, flatten) for s in places}
         if test is None:

@@ -45,7 +45,7 @@ class ReasoningGym:
         self.name = PREFIX + name
         self.summary = f"{name} of reasoning-gym"
         self.max_new_tokens = max_new_tokens
-        self.reward_range = 1.0
+        self.reward_low, self.reward_range = 0.0, 1.0
         self._dataset, self._settings, self._template = name, dict(settings or {}), template or "{prompt}"
         reserved = sorted({"size", "seed"} & set(self._settings))
         if reserved:

@@ -30,6 +30,7 @@ class Posed:
     ) -> None:
         self._task, self._reward = task, reward
         self.name, self.summary, self.max_new_tokens = task.name, task.summary, task.max_new_tokens
+        self.reward_low = task.reward_low if reward is None else reward.low
         self.reward_range = task.reward_range if reward is None else reward.high - reward.low
         shots = task.examples("train", few_shot, seed)
         self._shown = {shot.prompt for shot in shots}
