@@ -154,8 +154,9 @@ def _train(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     settings = _settings(TrainSettings, arguments)
     from gcpo.experiment.train import train
 
-    summary = train(settings, arguments.output or _directory(settings.subject, settings.recipe))
-    return summary, _train_table(summary)
+    output = arguments.output or _directory(settings.subject, settings.recipe)
+    summary = train(settings, output)
+    return summary, _train_table(summary, output)
 
 
 def _sft(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -166,7 +167,7 @@ def _sft(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     output = arguments.output or _directory("sft", settings.subject)
     summary = sft(settings, output)
-    return summary, f"{_train_table(summary)}\nmodel: {output / 'model'}"
+    return summary, f"{_train_table(summary, output)}\nmodel: {output / 'model'}"
 
 
 def _eval(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -193,7 +194,7 @@ def _directory(*words: str) -> Path:
     return Path("runs") / "-".join([*words, datetime.now().strftime("%Y%m%d-%H%M%S")])
 
 
-def _train_table(summary: dict[str, Any]) -> str:
+def _train_table(summary: dict[str, Any], output: Path) -> str:
     lines = [f"{'':8}{'accuracy':>10}{'95 % interval':>18}{'prompts':>9}"]
     for name in ("before", "after"):
         if result := summary[name]:
@@ -203,8 +204,9 @@ def _train_table(summary: dict[str, Any]) -> str:
         low, high = (100 * x for x in summary["change"]["ci95"])
         lines.append(f"{'change':8}{100 * summary['change']['accuracy']:>+8.1f}  {low:>+10.1f} to {high:+.1f}")
     if summary["status"] == "interrupted":
-        lines.append(f"interrupted after {summary['steps']} steps; the same command with this --output goes on")
-    return "\n".join([*lines, f"report: {summary['report']}"])
+        lines.append(f"interrupted after {summary['steps']} steps; the same command with --output {output} goes on")
+    lines.append(f"report: {summary['report'] or f'gcpo report {output} draws it'}")
+    return "\n".join(lines)
 
 
 def _probe(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

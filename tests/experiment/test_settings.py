@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve, suggest
+from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError, resolve, suggest
 
 
 def test_defaults_are_the_quickstart():
@@ -82,3 +82,13 @@ def test_a_close_word_is_suggested():
 
 def test_settings_are_plain_values():
     assert yaml.safe_load(yaml.safe_dump(TrainSettings().as_dict())) == TrainSettings().as_dict()
+
+
+def test_null_takes_back_what_the_file_says(tmp_path):
+    (tmp_path / "c.yaml").write_text("few_shot: 2\nlearning_rate: 3.0e-4\n")
+    assert resolve(TrainSettings, {}, tmp_path / "c.yaml", ["few_shot=null", "learning_rate=null"]) == TrainSettings()
+
+
+def test_a_power_of_ten_needs_no_point():
+    assert resolve(TrainSettings, {}, overrides=["reward_noise=1e-1"]).reward_noise == 0.1
+    assert resolve(ProbeSettings, {}, overrides=["flip=0,1e-1"]).flip == [0.0, 0.1]

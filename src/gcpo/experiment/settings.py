@@ -5,6 +5,7 @@ No heavy import here, so that a wrong word on the command line is answered at on
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -334,19 +335,21 @@ def resolve(
         kind: Whose settings.
         flags: Settings given as flags; None, here and in a file, for one that was not given.
         config: YAML file of settings, with ``GCPOConfig`` fields under ``trainer`` or beside them.
-        overrides: ``key=value`` words, values as in YAML. A key that is no setting is a field of ``GCPOConfig``, for
-            a command that trains.
+        overrides: ``key=value`` words, values as in YAML; ``key=null`` takes back what was set before. A key that is
+            no setting is a field of ``GCPOConfig``, for a command that trains.
 
     Raises:
         UsageError: The file cannot be read, or a word is not ``key=value`` or no setting.
     """
     merged: dict[str, Any] = {}
-    for source in (_read(config) if config else {}, flags, dict(map(_split, overrides))):
+    given = dict(map(_split, overrides))
+    for source in (_read(config) if config else {}, flags, given):
         nested = source.get("trainer") or {}
         if not isinstance(nested, Mapping):
             raise UsageError(f"trainer must map fields of GCPOConfig to values, found {nested!r}.")
         level = {k: v for k, v in source.items() if k != "trainer" and k not in _NOTES}
         merged |= {k: v for k, v in (dict(nested) | level).items() if v is not None}
+    merged = {k: v for k, v in merged.items() if k not in given or given[k] is not None}
     unnamed = [key for key in merged if not isinstance(key, str)]
     if unnamed:
         raise UsageError(f"settings are named by words, found {unnamed[0]!r}: see --help.")
@@ -388,10 +391,19 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     if kind in (list[str], list[int], list[float]):
         items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
         value = [_value(i) if isinstance(i, str) and kind != list[str] else i for i in items]
+    value = [_float(i) for i in value] if kind == list[float] else _float(value) if kind is float else value
     said, fits = _KINDS.get(kind, ("text", lambda value: not isinstance(value, list | Mapping)))
     if not fits(value):
         raise UsageError(f"{key} must be {said}, found {value!r}.")
     return value if kind in _KINDS else str(value)
+
+
+def _float(value: Any) -> Any:
+    """A number that YAML takes for a text, as 1e-4, which lacks its point; anything else as it is."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _split(word: str) -> tuple[str, Any]:

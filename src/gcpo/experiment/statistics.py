@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 Values = Float[np.ndarray, " n"]
+_AT_ONCE = 2**22  # differences that are flipped at once, 32 MiB
 RESAMPLES = 2000
 
 
@@ -91,7 +92,6 @@ def sign_flips(difference: Values) -> float:
 
     if not difference.any() or len(difference) == 1:
         return 1.0
-    result = permutation_test(
-        (difference,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
-    )
+    how = {"n_resamples": 9999, "batch": max(1, _AT_ONCE // len(difference)), "rng": np.random.default_rng(0)}
+    result = permutation_test((difference,), np.mean, permutation_type="samples", **how)
     return float(result.pvalue)

@@ -5,10 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from gcpo.cli import main
+from gcpo.experiment.bench.bench import _chosen
+from gcpo.experiment.bench.bench import bench as bench_of
+from gcpo.experiment.bench.curves import COSTS, Curve
+from gcpo.experiment.bench.plan import parse
+from gcpo.experiment.settings import RunError, UsageError
 from tests.experiment.test_train import ENVIRONMENT, gcpo, lines
 
 TINY = """
@@ -32,6 +39,7 @@ host = "trl"
 recipe = "gcpo"
 """
 TIMES = ("seconds", "report")
+GRID = {"learning_rates": [1e-4, 2e-4], "tuning_seeds": [7]}
 
 
 def config(path, seeds, more=""):
@@ -104,6 +112,34 @@ def test_wrong_words_are_refused_before_the_first_run(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "gcpo on countdown/starter: there is no setting 'learning_rat'; did you mean 'learning_rate'?" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_every_candidate_is_looked_at_before_the_first_run(tmp_path):
+    plan = parse(
+        {"task": [{"task": "countdown"}], "tuning_seeds": [7]}
+        | {"recipe": [{"recipe": "seed-grpo", "tune": {"gcpo_alpha": [0.1, -1.0]}}]}
+    )
+    with pytest.raises(UsageError, match="alpha must be at least 0"):
+        bench_of(plan, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_chosen_of_a_tuning_that_has_not_ended(tmp_path):
+    plan = parse({"task": [{"task": "countdown"}], "recipe": [{"recipe": "grpo"}]} | GRID)
+    finished = [cell for cell in plan.tuning_cells() if cell.candidate["learning_rate"] == 1e-4]
+    curve = Curve(np.zeros(2), {name: np.arange(2.0) for name in COSTS})
+    runner = SimpleNamespace(failed={}, curve=lambda cell: curve if cell in finished else None)
+    assert _chosen(plan, runner)["countdown/starter"]["grpo"]["chosen"] is None
+    runner.failed = {str(cell.directory): "it broke" for cell in plan.tuning_cells() if cell not in finished}
+    assert _chosen(plan, runner)["countdown/starter"]["grpo"]["chosen"] == {"learning_rate": 1e-4}
+
+
+def test_a_directory_that_cannot_be_written_ends_a_bench_in_a_sentence(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/cells").write_text("in the way")
+    plan = parse({"task": [{"task": "countdown"}], "recipe": [{"recipe": "grpo"}], "seeds": [0]})
+    with pytest.raises(RunError, match=r"cannot be written .*: make room or make it writable, then give the same"):
+        bench_of(plan, tmp_path / "out", 1)
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ REFUSED = [
     ({"recipe": [{"recipe": "grpo", "seed": 1}]}, "sets seed, which the bench sets itself"),
     ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": []}}]}, "must map settings to lists"),
     ({"recipe": [{"recipe": "grpo", "tune": {"learning_rate": [1]}}]}, "sets learning_rate, which the bench sets"),
+    ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": [1, "2"]}}]}, "values to tune must be of one kind"),
     ({"rule": "best"}, "rule must be area or final, found 'best'"),
     ({"baseline": "rloo"}, "baseline must be one of the recipes grpo, gcpo, found 'rloo'"),
     ({"settings": 3}, "settings must be a table of settings"),
@@ -96,3 +97,8 @@ def test_a_wrong_value_names_its_cell():
     plan = parse(SMALL | {"task": [{"task": "chain", "reward_noise": 2}]})
     with pytest.raises(UsageError, match="grpo on chain/starter: reward_noise must be a share"):
         _ = next(plan.every_cell()).settings
+
+
+def test_tuning_runs_are_measured_on_other_prompts_than_those_of_the_report():
+    plan = parse(SMALL | {"tuning_seeds": [7], "seeds": [0], "settings": {"eval_seed": 4}})
+    assert {cell.seed: cell.settings.eval_seed for cell in plan.every_cell()} == {7: 5, 0: 4}

@@ -16,7 +16,7 @@ from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.bench.summary import summarise
 from gcpo.experiment.bench.tuning import choose
 from gcpo.experiment.rundir import plain
-from gcpo.experiment.settings import UsageError
+from gcpo.experiment.settings import RunError, UsageError
 from gcpo.experiment.subject import build_task, versions
 from gcpo.experiment.train import build_config
 
@@ -34,28 +34,39 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
 
     Raises:
         UsageError: The plan cannot be carried out, or the directory holds cells of other settings; nothing was run.
+        RunError: The disk is full or not writable; what was finished is kept.
     """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     runner = Runner(output / "cells", jobs)
     _check(plan, output, runner)
     interrupted = False
     try:
-        _run(runner, plan.tuning_cells(), "tuning")
-        _run(runner, _reported(plan, _chosen(plan, runner)), "report")
-    except KeyboardInterrupt:
-        interrupted = True
-    result: dict[str, Any] = plain(_result(plan, runner, interrupted))
-    _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
-    report.build(output)
+        try:
+            _run(runner, plan.tuning_cells(), "tuning")
+            _run(runner, _reported(plan, _chosen(plan, runner)), "report")
+        except KeyboardInterrupt:
+            interrupted = True
+        result: dict[str, Any] = plain(_result(plan, runner, interrupted))
+        _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
+        report.build(output)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or output} cannot be written ({error.strerror or error}): make room or make it "
+            "writable, then give the same command again, which goes on with what is left."
+        ) from error
     return result
 
 
 def _chosen(plan: Plan, runner: Runner) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each recipe trains with, by problem."""
-    return {
+    """What each recipe trains with, by problem; nothing is chosen before all of its tuning has ended."""
+    chosen = {
         problem.name: {recipe.name: choose(plan, problem, recipe, runner.curve) for recipe in plan.recipes}
         for problem in plan.problems
     }
+    for cell in plan.tuning_cells():
+        if runner.curve(cell) is None and str(cell.directory) not in runner.failed:
+            chosen[cell.problem.name][cell.recipe.name] |= {"chosen": None, "edges": []}
+    return chosen
 
 
 def _reported(plan: Plan, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
@@ -90,7 +101,7 @@ def _check(plan: Plan, output: Path, runner: Runner) -> None:
     cells = list(plan.every_cell())
     seen = set()
     for cell in cells:
-        kind = (cell.problem.name, cell.recipe.name)
+        kind = cell.directory.parent  # seeds differ in nothing that is checked
         if kind not in seen:
             seen.add(kind)
             settings = cell.settings

@@ -268,6 +268,9 @@ def _grids(name: str, tune: Any) -> dict[str, tuple[Value, ...]]:
     if not isinstance(tune, Mapping) or not all(isinstance(values, list) and values for values in tune.values()):
         raise UsageError(f"tune of recipe {name!r} must map settings to lists of values, found {tune!r}.")
     _settings(tune, f"tune of recipe {name!r}")
+    for key, values in tune.items():
+        if len({str if isinstance(value, str) else float for value in values}) > 1:
+            raise UsageError(f"values to tune must be of one kind, found {values!r} of {key}: give numbers or words.")
     return {key: tuple(values) for key, values in tune.items()}
 
 

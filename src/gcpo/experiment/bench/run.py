@@ -130,6 +130,8 @@ class Runner:
             )
             self._processes.add(process)
             try:
+                if self._stopping.is_set():  # it was born while the others were being asked
+                    process.send_signal(signal.SIGINT)
                 return process.wait()
             finally:
                 self._processes.discard(process)
