@@ -22,6 +22,11 @@ from tests.integrations.make_golden import ALSO, through_trl
 close = {"atol": 1e-6, "rtol": 1e-6}
 
 
+def test_an_embedder_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="embedder must name where vectors come from, found ''"):
+        read_options({"embedder": ""})
+
+
 def matches(name, groups):
     fields = {field: groups[field] for field in ("scores", "log_probs") if field in groups}
     flat = Flat(groups["texts"], groups["rewards"], **fields)

@@ -103,3 +103,12 @@ def test_a_head_that_caps_its_logits_is_not_plain():
     capped = Gemma2ForCausalLM(Gemma2Config(**sizes, final_logit_softcapping=0.01))
     assert not has_plain_head(capped)
     assert has_plain_head(Gemma2ForCausalLM(Gemma2Config(**sizes, final_logit_softcapping=None)))
+    assert not has_plain_head(Gemma2ForCausalLM(Gemma2Config(**sizes)).bfloat16())
+
+
+@pytest.mark.parametrize("cast", [{"bf16": True}, {"cast_lm_head_to_fp32": True}], ids=str)
+def test_a_head_in_another_precision_is_plain(tmp_path, passes, cast):
+    model = tiny.model() if "bf16" in cast else tiny.model().bfloat16()
+    trainer = trained(build(Elsewhere, GCPOConfig, tmp_path, model=model, recipe="gcpo", **OLD, **cast))
+    assert len(passes) == 1
+    assert trainer.last_groups.inputs["scores"].any()

@@ -7,6 +7,7 @@ import torch
 
 from gcpo import GCPOConfig
 from gcpo.advantages.first_draws import completion
+from gcpo.integrations.spending import _Draws
 from tests import tiny
 from tests.integrations.scripted import Scripted
 from tests.integrations.test_packing import half_dead
@@ -24,10 +25,10 @@ def scripted(directory, rewards=half_dead, **settings):
 
 
 def unscored(completions, prompts, **_):
-    """``half_dead``, with nothing to say of what would not be drawn after the first two of four."""
+    """``half_dead``, with nothing to say of what would not be drawn after two of four."""
     r = half_dead(completions, prompts)
-    worth = [r[i - i % 4] != r[i - i % 4 + 1] for i in range(len(r))]
-    return [x if i % 4 < 2 or worth[i] else None for i, x in enumerate(r)]
+    worth = [r[i - i % 4] != r[i - i % 4 + 2] for i in range(len(r))]
+    return [x if i % 2 == 0 or worth[i] else None for i, x in enumerate(r)]
 
 
 @pytest.mark.parametrize("recipe", ["grpo", "gcpo"])
@@ -45,9 +46,9 @@ def test_it_is_the_run_in_which_what_was_not_drawn_has_no_reward(tmp_path, recip
     assert all(0 < share < 1 for share in completed[:1])
     # First draws, then the rest of the groups worth it.
     first, rest, *_ = spared.drawn
-    assert first == [i for i in range(16) if i % 4 < 2]
+    assert first == [i for i in range(16) if i % 2 == 0]
     assert len(rest) == 8 * completed[0]
-    assert {i // 4 for i in rest} == {i // 4 for i in range(16) if i % 4 > 1 and i in rest}
+    assert {i // 4 for i in rest} == {i // 4 for i in range(16) if i % 2 and i in rest}
 
 
 def test_each_drawn_response_is_scored_once_and_logged_in_its_row(tmp_path):
@@ -69,6 +70,35 @@ def test_each_drawn_response_is_scored_once_and_logged_in_its_row(tmp_path):
     assert found.isnan().tolist() == [place not in drawn for place in range(16)]
 
 
+def test_metrics_of_reward_functions_are_the_policys(tmp_path):
+    def rewards(completions, prompts, log_metric, **_):
+        log_metric("responses", len(completions))
+        return half_dead(completions, prompts)
+
+    trainer = scripted(tmp_path, rewards, gcpo_first_draws=2, max_steps=1)
+    assert len(trainer.drawn) == 2
+    assert logged(trainer, "responses") == [8]
+
+
+def test_where_another_process_drew_more_what_was_drawn_is_scored_again(tmp_path, monkeypatch):
+    seen = []
+
+    def rewards(completions, log_extra, **_):
+        seen.extend(completions)
+        log_extra("said", list(completions))
+        return [float(text) for text in completions]
+
+    trainer = build(Scripted, GCPOConfig, tmp_path, rewards, gcpo_first_draws=2)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda x: x.new_tensor([3]) if x.numel() == 1 else x)
+    now = torch.tensor([False, True, False, False])
+    draws = _Draws([{"prompt": "1="}] * 4, torch.zeros(4), now, now | torch.tensor([True, False, False, False]),
+                   None, [[3]] * 4, {})  # fmt: skip
+    found = trainer._score_drawn(draws, ["1="] * 4, ["5", "6", "7", "8"], [[3]] * 4)
+    assert seen == ["6", "5", "6"]
+    assert found.flatten().nan_to_num(0).tolist() == [0.0, 6.0, 0.0, 0.0]
+    assert draws.extra == {"said": [None, "6", None, None]}
+
+
 def test_tokens_are_counted_as_they_are_drawn(tmp_path):
     trainer = scripted(tmp_path, gcpo_first_draws=2, max_steps=1)
     drawn = [place for places in trainer.drawn for place in places]
@@ -78,7 +108,7 @@ def test_tokens_are_counted_as_they_are_drawn(tmp_path):
     assert logged(trainer, "gcpo/first_draws/responses") == [len(drawn)]
     assert logged(trainer, "num_tokens") == [tokens + asked]
     assert logged(trainer, "gcpo/first_draws/tokens_saved")[0] > 0
-    first = trainer.last_groups.rewards[:, :2].mean().item()
+    first = trainer.last_groups.rewards[:, ::2].mean().item()
     assert logged(trainer, "gcpo/first_draws/reward") == [pytest.approx(first)]
     assert logged(trainer, "gcpo/masked_responses") == [pytest.approx(1 - len(drawn) / 16)]
 

@@ -53,6 +53,22 @@ def test_a_batch_without_live_groups_says_nothing():
     assert torch.equal(variance, torch.zeros(6, dtype=torch.float64))
 
 
+def test_a_step_that_overflows_says_nothing_and_spoils_nothing_later():
+    watch, alive, counted = GradientWatch(), torch.ones(6, dtype=torch.bool), torch.ones(6, 5, dtype=torch.bool)
+    signal = torch.arange(6.0)
+    assert watch(torch.full((6, 5, 4), torch.inf), alive, counted, signal)[0] == {}
+    whole, _ = watch(batch(), alive, counted, signal)
+    assert len(watch.seen) == 6
+    some = batch()
+    some[2, 1] = torch.nan
+    found, _ = GradientWatch()(some, alive, counted, signal.masked_fill(signal == 0, torch.nan))
+    counted[2, 1] = False
+    expected, _ = GradientWatch()(batch(), alive, counted, None)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert -1 <= found["rank_correlation"] <= 1
+    assert -1 <= whole["rank_correlation"] <= 1
+
+
 def loss_of(model, ids):
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).sum((1, 2)) / len(ids)

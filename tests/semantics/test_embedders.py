@@ -237,6 +237,11 @@ def test_an_embedder_that_is_not_there_is_named_before_it_is_loaded():
     check_embedder("some/hub-id")
     with pytest.raises(ValueError, match=r"the embedder must be a directory or a hub id, found nothing at \./nowhere"):
         check_embedder("./nowhere")
+    for look in (check_embedder, text_embedder):
+        with pytest.raises(
+            ValueError, match="the embedder must be 'hashed', 'minilm', a directory or a hub id, found ''"
+        ):
+            look("")
 
 
 SOLUTIONS = [

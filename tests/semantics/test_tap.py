@@ -1,7 +1,10 @@
 """What generation leaves behind against a forward pass over the same responses."""
 
+from types import MethodType
+
 import pytest
 import torch
+import transformers
 
 from gcpo.semantics import policy
 from gcpo.semantics.policy import MEASURED, Measure, backbone_of
@@ -29,8 +32,23 @@ def generated(model, tap, **settings):
     return asked["input_ids"], asked["attention_mask"], ids, mask
 
 
-def build(temperature=0.7, scored=True):
-    model = tiny.model().eval()
+def kind(name, **more):
+    """A small model of another kind."""
+    pytest.importorskip("transformers", minversion="5.0")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tiny.tokenizer()), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": None}
+    config = getattr(transformers, f"{name}Config")
+    if name.endswith("VL"):
+        rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+        seen = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32}
+        config = config(text_config=sizes | {"rope_parameters": rope}, vision_config=seen)
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    return getattr(transformers, f"{name.removesuffix('Text')}ForCausalLM")(config(**sizes | {"head_dim": 8} | more))
+
+
+def build(temperature=0.7, scored=True, model=None):
+    model = (model or tiny.model()).eval()
     measure = Measure(tiny.tokenizer(), MEASURED, max_points=4, temperature=temperature, batch_size=4)
     tap = GenerationTap(model, backbone_of(model), measure.projection if scored else None, temperature)
     return model, measure, tap
@@ -51,6 +69,61 @@ def test_everything_measured_is_that_of_a_forward_pass(monkeypatch, temperature)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2}
+LINEAR |= {"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+STATIC = {"cache_implementation": "static"}
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "settings", "whole"),
+    [
+        ("Qwen2_5_VL", {}, {}, True),  # three positions a token
+        ("Qwen3_5Text", LINEAR, {}, True),  # a cache of which no rows can be chosen
+        ("Llama4Text", {"num_local_experts": 2, "intermediate_size_mlp": 64}, {}, True),  # its own base model
+        ("Gemma2", {"sliding_window": 4}, {}, True),
+        ("Gemma2", {"sliding_window": 4}, STATIC, False),  # a mask for each kind of layer
+        ("Bloom", {}, STATIC, False),
+    ],
+)
+def test_models_of_other_kinds(name, more, settings, whole):
+    model, measure, tap = build(model=kind(name, **more))
+    rows = generated(model, tap, pad_token_id=0, **settings)
+    expected = measure(model, backbone_of(model), *rows)
+    tapped = tap.take(*rows[2:])
+    assert (tapped.last is not None) == whole
+    found = measure.of_generation(tapped, model, backbone_of(model), *rows)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_the_step_more_is_computed_as_the_others():
+    model, _, tap = build()
+    forward = model.forward
+    model.forward = MethodType(lambda _, *a, **k: torch.autocast("cpu", torch.bfloat16)(forward)(*a, **k), model)
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    _, _, ids, mask = generated(model, tap)
+    assert tap.take(ids, mask).last is not None
+    assert all(seen)
+
+
+def test_a_model_that_was_patched_before_stays_so():
+    model, _, tap = build()
+    model.generate = mine = model.generate
+    generated(model, tap)
+    assert vars(model)["generate"] is mine
+
+
+def test_no_step_more_where_last_states_are_not_wanted():
+    model = tiny.model().eval()
+    tap = GenerationTap(model, backbone_of(model), last=False)
+    fed = []
+    model.model.register_forward_hook(lambda *_: fed.append(1))
+    _, _, ids, mask = generated(model, tap)
+    assert len(fed) == ids.shape[1]
+    assert tap.take(ids, mask).last is None
 
 
 def test_columns_beyond_the_longest_response_and_silenced_tokens():

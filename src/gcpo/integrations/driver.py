@@ -98,6 +98,8 @@ class Options:
         if self.base not in (None, HOSTS_OWN, *BASES):
             raise ValueError(f"base must be one of {', '.join((*BASES, HOSTS_OWN))}, found {self.base!r}.")
         check_equivalence(self.equivalence, "equivalence")
+        if not self.embedder.strip():
+            raise ValueError(f"embedder must name where vectors come from, found {self.embedder!r}: leave it out.")
         if self.max_points < 1:
             raise ValueError(f"max_points must be at least 1, found {self.max_points}.")
         if self.workers < 0:

@@ -3,15 +3,15 @@
 What this does to the update is in ``advantages.first_draws``. The batch keeps its shape: a response that is never
 drawn is an empty row without a reward, which no statistic counts, no loss sees and packing leaves out. TRL's
 ``_generate`` is called twice; only what it calls in turn, ``_generate_single_turn``, is given fewer rows than there
-are, since all else gathers as many rows from every process. Rewards are asked for of what was drawn, once each.
+are, since all else gathers as many rows from every process. Rewards are asked for of what was drawn, once each. First
+draws are spread over a group, so that a group on several processes gives each of them some.
 
 The mean ``reward`` that TRL logs is over what was drawn, in which groups worth completing have more rows:
-``gcpo/first_draws/reward``, over first draws alone, is the policy's.
+``gcpo/first_draws/reward``, over first draws alone, is the policy's. So are the metrics that reward functions log.
 """
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from trl import GRPOTrainer
 
 from gcpo.groups import live
 from gcpo.integrations import packing
-from gcpo.integrations.steering import total
+from gcpo.integrations.steering import total, unchanged
 
 # A mixin calls what its host has; to the type checker it is one.
 _Host = GRPOTrainer if TYPE_CHECKING else object
@@ -46,11 +46,12 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
 
     _draws: _Draws | None = None
 
-    def begin_draws(self, first: int | None) -> None:
+    def begin_draws(self, first: int | None, images: bool = False) -> None:
         """Once, when the trainer is built.
 
         Args:
             first: n0; None to draw all at once.
+            images: Whether prompts have images.
 
         Raises:
             ValueError: n0 is not between 2 and G - 1, or the host generates in a way that this cannot be done in.
@@ -73,6 +74,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             "tools": bool(getattr(self, "tools", None)),
             "environments": bool(getattr(self, "environment_factories", None) or getattr(self, "environments", None)),
             "a rollout_func": getattr(self, "rollout_func", None) is not None,
+            "images": images,
             "a sharded model": self.accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"),
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
@@ -85,12 +87,10 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         if self._first_draws is None or not self.model.training:
             whole: dict[str, Any] = super()._generate_and_score_completions(inputs)
             return whole
-        if "image" in inputs[0] or "images" in inputs[0]:
-            raise ValueError("gcpo_first_draws cannot be used with images: leave it out.")
-        L = len(inputs)
+        L, G = len(inputs), self.num_generations
         row = self.accelerator.process_index * L + torch.arange(L)
-        first = row % self.num_generations < self._first_draws
-        group = row.div(self.num_generations, rounding_mode="floor")
+        first = row * self._first_draws % G < self._first_draws  # n0 of every G, as far apart as can be
+        group = row.div(G, rounding_mode="floor")
         self._draws = _Draws(inputs, group, first, first, None, [None] * L, {})
         try:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -102,8 +102,10 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         draws = self._draws
         if draws is None:
             return super()._generate(prompts, *rest, **named)
-        with self._unlogged():
+        seen = self.state.num_input_tokens_seen
+        with unchanged(self._metrics["train"]):  # TRL will come by again
             _, said, _, completions, *_ = super()._generate(prompts, *rest, **named)
+        self.state.num_input_tokens_seen = seen
         rewards = self._score_drawn(draws, prompts, completions, said)
         scored = total(rewards, self.reward_weights).view(-1, self.num_generations)
         worth = live(scored).cpu()
@@ -128,7 +130,7 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
             said, *others = super()._generate_single_turn([prompt_ids[i] for i in rows], *rest, **named)
             for i, ids in zip(rows, said, strict=True):
                 draws.said[i] = ids
-            self.hear(torch.tensor(rows), said)
+        self.hear(torch.tensor(rows, dtype=torch.long), [draws.said[i] or [] for i in rows])
         # Rows that are not drawn repeat the one before, for TRL's metrics of lengths; they are emptied after those.
         last = next((ids for ids in draws.said if ids is not None), self._empty_response)
         said = [last := last if ids is None else ids for ids in draws.said]
@@ -146,35 +148,28 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         self, draws: _Draws, prompts: list[Any], completions: list[Any], said: list[Any]
     ) -> Float[Tensor, "N K"]:
         """Add the rewards of the rows drawn last to those there are."""
-        L, device = len(draws.inputs), self.accelerator.device
+        L, device, first = len(draws.inputs), self.accelerator.device, draws.rewards is None
         if draws.rewards is None:
             size = (L * self.accelerator.num_processes, len(self.reward_funcs))
             draws.rewards = torch.full(size, torch.nan, device=device)
-        n = int(self.accelerator.gather(draws.now.sum().view(1).to(device)).amax())
+        own, there = (mask.nonzero().flatten() for mask in (draws.now, draws.drawn))
+        n = int(self.accelerator.gather(torch.tensor([len(own)], device=device)).amax())
         if n:
-            # As many on every process; where one has fewer, some are scored for nothing.
-            rows = packing.first(draws.now, n)
+            # As many on every process; one that has fewer scores some again, and one that has drawn none any row.
+            again = there if len(there) else torch.zeros(1, dtype=torch.long)
+            rows = torch.cat([own, again.repeat(n)])[:n]
             chosen = [[of[i] for i in rows.tolist()] for of in (draws.inputs, prompts, completions, said)]
-            found = super()._calculate_rewards(*chosen)
+            with nullcontext() if first and len(own) else unchanged(self._pending_metrics):
+                found = super()._calculate_rewards(*chosen)
             place = self.accelerator.gather((self.accelerator.process_index * L + rows).to(device))
-            real = self.accelerator.gather(draws.now[rows].to(device))
+            real = self.accelerator.gather((torch.arange(n) < len(own)).to(device))
             draws.rewards[place[real]] = found[real]
             for column, values in self._pending_extra_logs.items():
                 kept = draws.extra.setdefault(column, [None] * L)
-                for i, value in zip(rows.tolist(), values, strict=True):
-                    kept[i] = value if draws.now[i] else kept[i]
+                for i, value in zip(own.tolist(), values, strict=False):
+                    kept[i] = value
             self._pending_extra_logs.clear()
         return draws.rewards
-
-    @contextmanager
-    def _unlogged(self) -> Iterator[None]:
-        """Within, TRL's metrics and its count of tokens stay as they are: it will come by again."""
-        metrics, seen = self._metrics["train"], self.state.num_input_tokens_seen
-        before = {name: list(values) for name, values in metrics.items()}
-        yield
-        metrics.clear()
-        metrics.update(before)
-        self.state.num_input_tokens_seen = seen
 
     def _record_draws(
         self, undrawn: Bool[Tensor, " L"], prompt_ids: Any, said: Any, further: dict[str, Tensor]

@@ -1,6 +1,8 @@
 """What the integrations share: from rewards, texts and vectors of any host to a recipe's outcome and its metrics."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -120,4 +122,13 @@ def metrics_of(outcome: Outcome, present: Bool[Tensor, "B G"] | None = None) -> 
     return {name: tensor.item() for name, tensor in metrics.items() if not tensor.isnan()}
 
 
-__all__ = ["consider", "meanings", "measure_texts", "metrics_of", "needed", "total"]
+@contextmanager
+def unchanged(lists: dict[str, list[Any]]) -> Iterator[None]:
+    """Within, lists may be added to, as a host logs its metrics; after it they are as before."""
+    before = {name: list(values) for name, values in lists.items()}
+    yield
+    lists.clear()
+    lists.update(before)
+
+
+__all__ = ["consider", "meanings", "measure_texts", "metrics_of", "needed", "total", "unchanged"]

@@ -9,6 +9,7 @@ killed run go on in ``resume``.
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -171,8 +172,9 @@ class GCPOMixin(MeasuringMixin, FirstDrawsMixin, PackedStepMixin, ExactResumeMix
         check_state(self)
         tokenizer = getattr(self, "_tokenizer", self.processing_class)
         check_vocabulary(self.accelerator.unwrap_model(self.model), getattr(tokenizer, "tokenizer", tokenizer))
-        self.begin_measuring(needs, embedder)
-        self.begin_draws(args.gcpo_first_draws)
+        images = _has_images(self.train_dataset)
+        self.begin_measuring(needs, embedder, images)
+        self.begin_draws(args.gcpo_first_draws, images)
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
 
     def own_state(self) -> dict[str, Any]:
@@ -195,10 +197,10 @@ class GCPOMixin(MeasuringMixin, FirstDrawsMixin, PackedStepMixin, ExactResumeMix
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        with self.listening():
-            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mode = "train" if self.model.training else "eval"
         G = self.num_generations if mode == "train" else self.num_generations_eval
+        with self.listening() if G > 1 else nullcontext():
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if G < 2:
             return output
         started = time.perf_counter()
@@ -282,6 +284,11 @@ class TRLTrainer(ExactResumeMixin, GRPOTrainer):
     """TRL's ``GRPOTrainer`` as it is, to compare with; only its checkpoints are ours."""
 
     last_groups: GroupBatch | None = None
+
+
+def _has_images(dataset: Any) -> bool:
+    """Whether rows of a data set have images, by its columns or, where it does not know them, by its first row."""
+    return not {"image", "images"}.isdisjoint(getattr(dataset, "column_names", None) or next(iter(dataset), ()))
 
 
 def _text(content: Any) -> str:

@@ -34,17 +34,23 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
     args: Any
     tell: Any
 
-    def begin_measuring(self, needs: set[str], embedder: TextEmbedder | None) -> None:
+    def begin_measuring(self, needs: set[str], embedder: TextEmbedder | None, images: bool = False) -> None:
         """Once, when the trainer is built.
 
         Args:
             needs: Inputs of signals that are wanted.
             embedder: Where embeddings and points come from; None for the policy.
+            images: Whether prompts have images.
+
+        Raises:
+            ValueError: The policy would have to measure responses to images.
         """
         args, wanted = self.args, MEASURED & needs
         self._embedder = embedder
         self._by_text = wanted & ({"embeddings", "points"} if embedder else set())
         self._by_policy = wanted - self._by_text
+        if images:
+            self._refuse_images()
         self._measure = Measure(
             getattr(self, "_tokenizer", self.processing_class),
             self._by_policy,
@@ -72,6 +78,9 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         """Keep what the generation of these rows leaves, before the next."""
         if self._generation is None:
             return
+        if not said:
+            self._heard.append((rows, None))
+            return
         ids = pad_sequence([torch.tensor(row) for row in said], batch_first=True).to(self.accelerator.device)
         lengths = torch.tensor([[len(row)] for row in said], device=ids.device)
         mask = torch.arange(ids.size(1), device=ids.device) < lengths
@@ -98,8 +107,8 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
             measured |= self._measure_policy(output, ids, self.local(wanted))
         device = output["advantages"].device
         gathered = {name: self.accelerator.gather(value.to(device)) for name, value in measured.items()}
-        if "points" in gathered:  # as many columns as the longest response of all processes has steps
-            used = int(gathered["point_mask"].sum(-1).amax().clamp(min=1))
+        if "points" in gathered:  # as many columns as lead to the last step of all; a tool's are left out
+            used = 1 + max(gathered["point_mask"].any(0).nonzero().flatten().tolist(), default=0)
             gathered |= {name: gathered[name][:, :used] for name in ("points", "point_mask")}
         return gathered
 
@@ -116,14 +125,18 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         part: Tensor = rows.view(self.accelerator.num_processes, -1)[self.accelerator.process_index]
         return part
 
-    def _measure_policy(
-        self, output: dict[str, Any], said: Sequence[Sequence[int]], wanted: Tensor
-    ) -> dict[str, Tensor]:
-        if "pixel_values" in output:
+    def _refuse_images(self) -> None:
+        if self._by_policy:
             raise ValueError(
                 f"the policy's {' and '.join(sorted(self._by_policy))} cannot be had for responses to images: choose "
                 "signals that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
             )
+
+    def _measure_policy(
+        self, output: dict[str, Any], said: Sequence[Sequence[int]], wanted: Tensor
+    ) -> dict[str, Tensor]:
+        if "pixel_values" in output:  # of a tool
+            self._refuse_images()
         ids = output["completion_ids"]
         # From the true lengths: mask_truncated_completions zeroes TRL's completion mask for truncated responses.
         lengths = torch.tensor([len(i) for i in said], device=ids.device)
@@ -144,11 +157,13 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
     def _overheard(self, output: dict[str, Any], wanted: Tensor, model: Any, *rows: Any) -> dict[str, Tensor] | None:
         """What the host's own calls of the policy have left, None if they have not."""
         *_, ids, mask, spoken = rows
+        heard, self._heard = self._heard, []  # or states would be kept while the model trains
+        passed, self._passed = self._passed, None
         if self._generation is not None:
-            parts = self._heard or [(torch.arange(len(ids)), self._generation.take(ids, mask))]
+            parts = heard or [(torch.arange(len(ids)), self._generation.take(ids, mask))]
             return self._of_parts(parts, model, *rows)
         seen = (mask == output["completion_mask"].bool()).all(1)  # whole, by the host's pass
-        states = self._passed_states(output, mask.size(1)) if seen[wanted].all() else None
+        states = self._states_of(passed, output, mask.size(1)) if seen[wanted].all() else None
         if states is None:
             return None
         return self._measure.of_pass(states, head_of(model), ids, mask, spoken) | {"measured": seen}
@@ -159,6 +174,8 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         """What generations of some rows each have left, zeros for rows in none; None if one has left nothing."""
         measured: dict[str, Tensor] = {}
         for rows, tapped in parts:
+            if not len(rows):
+                continue
             if tapped is None:
                 return None
             rows = rows.to(responses[0].device)
@@ -167,11 +184,13 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
             ).items():
                 whole = measured.setdefault(name, value.new_zeros(len(responses[0]), *value.shape[1:]))
                 whole.index_copy_(0, rows, value)
+        if not measured:  # nothing was drawn here: one row says how long vectors are, which all processes gather
+            one = torch.zeros(1, dtype=torch.long, device=responses[0].device)
+            measured = self._measure.of_some(one, model, backbone, *responses)
         return measured
 
-    def _passed_states(self, output: dict[str, Any], T: int) -> Tensor | None:
+    def _states_of(self, passed: PassTap | None, output: dict[str, Any], T: int) -> Tensor | None:
         """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if they will not do for ours."""
-        passed, self._passed = self._passed, None
         if passed is None or "old_per_token_logps" not in output:
             return None
         if self._measure.wants_scores and not (self._has_whole_model and self._has_plain_head()):
@@ -199,7 +218,8 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
             return None
         model = self.accelerator.unwrap_model(self.model)
         projection = self._measure.projection if self._measure.wants_scores else None
-        return GenerationTap(causal_of(model), backbone_of(model), projection, self.temperature)
+        last = not self._by_policy.isdisjoint({"embeddings", "points"})
+        return GenerationTap(causal_of(model), backbone_of(model), projection, self.temperature, last)
 
     def _has_plain_head(self) -> bool:
         if self._plain_head is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from gcpo.integrations import packing
+from gcpo.integrations.steering import unchanged
 from gcpo.probe.live import GradientTap
 from gcpo.semantics.policy import ignores_padding
 
@@ -131,14 +132,9 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
 
     def _placeholder_loss(self, model: Any, whole: dict[str, Any]) -> Tensor:
         """Zero, from a call of the model that keeps processes in step; what TRL logs of it is no one's."""
-        metrics = self._metrics["train"]
-        before = {name: len(values) for name, values in metrics.items()}
         self._pass(torch.zeros(0, dtype=torch.long))
-        loss: Tensor = super()._compute_loss(model, packing.placeholder(whole))
-        for name in list(metrics):
-            del metrics[name][before.get(name, 0) :]
-            if not metrics[name]:
-                del metrics[name]
+        with unchanged(self._metrics["train"]):
+            loss: Tensor = super()._compute_loss(model, packing.placeholder(whole))
         return loss
 
     def _packs(self, inputs: dict[str, Any]) -> bool:

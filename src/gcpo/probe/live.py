@@ -9,6 +9,8 @@ stands for the rest (docs/results/probe.md says how well). Over the live groups 
     snr                 sum of |E g|^2 over sum of tr Cov(g) / n
     rank_correlation    Spearman's of the recipe's signal with tr Cov(g), over the groups seen lately
 
+What is not finite is left out: a step that overflows in fp16 says nothing.
+
 The signal is taken on the same responses, so the correlation is the one that ``gcpo probe`` calls *same, live*; but
 the recipe's weights are in the gradient. Advantages by the group's mean tie its responses, which ``variance`` does not
 undo: with G = 2 the snr is far too high, with 8 by a few percent.
@@ -157,25 +159,28 @@ class GradientWatch:
             signal: The recipe's signal, if it has one.
         """
         g = gradients.double()
+        counted = counted & g.isfinite().all(-1)
         gram, ones = g @ g.mT, torch.ones_like(g[..., 0])
         variance = torch.where(live, weighted_variance(gram, ones, counted), 0)
-        if not live.any():
+        known = live & (counted.sum(-1) > 1)
+        if not known.any():
             return {}, variance
-        noise = (variance / counted.sum(-1).clamp(min=1)).sum()
-        square = mean_square(gram, ones, counted)[live].sum()
+        noise = (variance / counted.sum(-1).clamp(min=1))[known].sum()
+        square = mean_square(gram, ones, counted)[known].sum()
         metrics = {
-            "variance": variance[live].mean().item(),
+            "variance": variance[known].mean().item(),
             "snr": (square / noise).item() if noise > 0 else 0.0,
         }
         if signal is not None:
-            self._seen.extend(zip(signal[live].tolist(), variance[live].tolist(), strict=True))
+            known &= signal.isfinite()
+            self._seen.extend(zip(signal[known].tolist(), variance[known].tolist(), strict=True))
             metrics |= self._correlation()
         return metrics, variance
 
     def _correlation(self) -> dict[str, float]:
         from scipy.stats import spearmanr
 
-        x, y = zip(*self._seen, strict=True)
+        x, y = ([pair[i] for pair in self._seen] for i in range(2))
         if len(set(x)) < 2 or len(set(y)) < 2:
             return {}
         return {"rank_correlation": float(spearmanr(x, y).statistic)}

@@ -54,9 +54,10 @@ def text_embedder(name: str) -> TextEmbedder:
             any other is a sentence-transformers path or hub id.
 
     Raises:
-        ValueError: The package of MiniLM is not installed, or the model cannot be loaded.
+        ValueError: The package of MiniLM is not installed, or the model cannot be loaded, or there is no name.
         ImportError: sentence-transformers is not installed.
     """
+    _check_named(name)
     if name == "hashed":
         return HashedNgrams()
     return SentenceEncoder(_minilm() if name == "minilm" else name)
@@ -66,9 +67,10 @@ def check_embedder(name: str) -> None:
     """Make sure, as far as that goes without loading it, that ``text_embedder`` has this one.
 
     Raises:
-        ValueError: A package or a directory is not there.
+        ValueError: A package or a directory is not there, or there is no name.
         ImportError: sentence-transformers is not installed.
     """
+    _check_named(name)
     if name == "hashed":
         return
     _check_library(name)
@@ -76,6 +78,13 @@ def check_embedder(name: str) -> None:
         _minilm()
     elif name.startswith((".", "/", "~")) and not Path(name).exists():
         raise ValueError(f"the embedder must be a directory or a hub id, found nothing at {name}: check the path.")
+
+
+def _check_named(name: str) -> None:
+    if not name.strip():
+        raise ValueError(
+            f"the embedder must be 'hashed', 'minilm', a directory or a hub id, found {name!r}: name one."
+        )
 
 
 def _check_library(model: str) -> None:

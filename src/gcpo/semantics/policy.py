@@ -292,10 +292,17 @@ def causal_of(model: Any) -> torch.nn.Module:
 def backbone_of(model: Any) -> torch.nn.Module:
     """The part of an unwrapped causal language model below its head."""
     inner: Any = causal_of(model)
-    # Some models (OPT) call the decoder inside their base model, not the base model itself.
-    decoder: torch.nn.Module | None = inner.get_decoder() if hasattr(inner, "get_decoder") else None
-    backbone: torch.nn.Module = inner.base_model
-    return decoder if decoder is not None and decoder is not inner else backbone
+    # Some models (OPT) call the decoder inside their base model, not the base model itself; some (Llama 4) name
+    # themselves for both.
+    named = (inner.get_decoder() if hasattr(inner, "get_decoder") else None, inner.base_model)
+    found = [part for part in (*named, getattr(inner, "model", None)) if part is not None and part is not inner]
+    if not found:
+        raise ValueError(
+            f"{type(inner).__name__} does not say which part of it is below its head, where hidden states come from: "
+            "choose a recipe and signals that need none of the policy."
+        )
+    backbone: torch.nn.Module = found[0]
+    return backbone
 
 
 def head_of(model: Any) -> Any:
@@ -327,13 +334,16 @@ def ignores_padding(model: Any) -> bool:
 def has_plain_head(model: Any) -> bool:
     """Whether logits are the output layer of the last states and nothing more; some cap or scale them.
 
-    Found by calling it.
+    Found by calling it: the layer must take the states as they are, and the model give what the layer gives.
     """
     head, device = head_of(model), next(model.parameters()).device
-    if head is None:
+    if not isinstance(head, torch.nn.Linear):  # none, or one with an adapter
         return False
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = head.register_forward_hook(lambda _module, args, output: seen.append((args[0], output)))
     row = torch.tensor([[1, 2, 3, 2]], device=device)
-    states, logits = forward(model, backbone_of(model), row, torch.ones_like(row), row.size(1))
-    with torch.no_grad():
-        difference = (head(states.to(head.weight.dtype)) - logits).abs().amax()
-    return bool(difference < torch.finfo(logits.dtype).eps ** 0.5 * logits.abs().amax())
+    try:
+        states, logits = forward(model, backbone_of(model), row, torch.ones_like(row), row.size(1))
+    finally:
+        handle.remove()
+    return any(torch.equal(x.to(states), states) and torch.equal(y.to(logits), logits) for x, y in seen)

@@ -41,6 +41,7 @@ class GenerationTap:
         backbone: The part below its head, from ``backbone_of``.
         projection: Of scores, for V, D and a device; None if neither scores nor log-probabilities are wanted.
         temperature: tau, which divides the logits.
+        last: Whether the states of last tokens are wanted.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class GenerationTap:
         backbone: nn.Module,
         projection: Callable[[int, int, torch.device], Projection] | None = None,
         temperature: float = 1.0,
+        last: bool = True,
     ) -> None:
         self._model: Any = model
         self._backbone = backbone
-        self._projection, self._temperature = projection, temperature
+        self._projection, self._temperature, self._wants_last = projection, temperature, last
         self._forget()
 
     def _forget(self) -> None:
@@ -73,7 +75,7 @@ class GenerationTap:
             self._backbone.register_forward_hook(self._after_backbone),
             self._model.register_forward_hook(self._after_model, with_kwargs=True),
         ]
-        generate = self._model.generate
+        generate, own = self._model.generate, vars(self._model).get("generate")
 
         def one_step_more(*args: Any, **kwargs: Any) -> Any:
             output = generate(*args, **kwargs)
@@ -87,6 +89,8 @@ class GenerationTap:
             yield
         finally:
             del self._model.generate
+            if own is not None:  # of a model that somebody had patched before
+                self._model.generate = own
             self._call = {}  # and with it the cache
             for handle in handles:
                 handle.remove()
@@ -95,22 +99,26 @@ class GenerationTap:
     def _step(self, said: Tensor, pad: int | None) -> None:
         """Feed the last tokens too, while the cache is there; where that is not plain, leave it."""
         call, self._call = self._call, {}
-        cache, mask, places = (call.get(name) for name in ("past_key_values", "attention_mask", "position_ids"))
-        if cache is None or (mask is not None and mask.ndim != 2) or len(said) != len(self._states[0]):
+        if not self._wants_last or not _takes_more(call) or len(said) != len(self._states[0]):
             return
         # Responses that ended before are filled up; where one only looks so, take() sees that it is missing.
         open_ = ~(said[:, -2:] == (-1 if pad is None else pad)).all(1)
-        rows = open_.nonzero().squeeze(1)
-        if not len(rows):
+        if not open_.any():
             return
-        if not open_.all():
-            cache.batch_select_indices(rows)
-        call = {"past_key_values": cache, "use_cache": True, "input_ids": said[rows, -1:]}
+        cache: Any = call["past_key_values"]
+        mask, places = call.get("attention_mask"), call.get("position_ids")
+        if not open_.all() and _takes_fewer(cache):
+            cache.batch_select_indices(open_.nonzero().squeeze(1))
+        else:
+            open_ = torch.ones_like(open_)
+        call = {"past_key_values": cache, "use_cache": True, "input_ids": said[open_, -1:]}
         if mask is not None:
-            call["attention_mask"] = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)[rows]
-        if places is not None:
-            call["position_ids"] = (places[..., -1:] + 1).expand(len(said), 1)[rows]
-        self._last = open_, self._backbone(**call)[0]
+            call["attention_mask"] = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)[open_]
+        if places is not None:  # of some models one for time, height and width each, before the rows
+            call["position_ids"] = (places[..., -1:] + 1).expand(*places.shape[:-2], len(said), 1)[..., open_, :]
+        device, dtype, enabled = self._autocast
+        with torch.autocast(device, dtype, enabled):
+            self._last = open_, self._backbone(**call)[0]
 
     def take(self, ids: Int[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Tapped | None:
         """What was kept of these responses, and forget it; None if something else was generated last.
@@ -145,6 +153,8 @@ class GenerationTap:
 
     def _after_backbone(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self._state = output[0]
+        device = self._state.device.type
+        self._autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
     @torch.no_grad()
     def _after_model(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -176,3 +186,15 @@ class GenerationTap:
         if self._open is not None and len(self._log_p) == step - 1:
             self._log_p.append(self._open.gather(-1, tokens))
             self._open = None
+
+
+def _takes_more(call: dict[str, Any]) -> bool:
+    """Whether one token more can be fed after this call of a model as before: no fixed cache, no masks of its own."""
+    cache, mask = call.get("past_key_values"), call.get("attention_mask")
+    plain = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
+    return cache is not None and plain and not getattr(cache, "is_compileable", False)
+
+
+def _takes_fewer(cache: Any) -> bool:
+    """Whether rows of a cache can be chosen; those of layers with linear attention cannot."""
+    return all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [cache]))
