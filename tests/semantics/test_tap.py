@@ -98,6 +98,17 @@ def test_models_of_other_kinds(name, more, settings, whole):
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3, msg=name)
 
 
+def test_states_are_measured_a_few_responses_at_a_time(monkeypatch):
+    model, measure, tap = build()
+    rows = generated(model, tap)
+    seen = []
+    for name in ("pool_steps", "score_features_of_sketch"):
+        found = getattr(policy, name)
+        monkeypatch.setattr(policy, name, lambda x, *a, found=found: seen.append(len(x)) or found(x, *a))
+    measure.of_generation(tap.take(*rows[2:]), model, backbone_of(model), *rows)
+    assert seen == [4, 4, 2, 2]
+
+
 def test_the_step_more_is_computed_as_the_others():
     model, _, tap = build()
     forward = model.forward

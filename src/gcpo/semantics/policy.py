@@ -4,7 +4,7 @@ Works on any transformers causal language model, wrapped (DDP, PEFT) or not; imp
 N responses, Q tokens of the prompt (padded on the left), T of the response (padded on the right).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -88,13 +88,14 @@ class Measure:
             return measured
         input_ids = torch.cat([prompt_ids, ids], dim=1)
         attention_mask = torch.cat([prompt_mask, mask.to(prompt_mask)], dim=1)
-        steps = step_index(self._step_ends(ids, mask), mask, self._max_points)
+        steps = self._steps(ids, mask)
         kept = ids.size(1) + 1 if self.wants_scores else 1
-        chunks: list[dict[str, Tensor]] = []
-        for rows in torch.arange(ids.size(0)).split(self._batch_size):
+
+        def of(rows: slice) -> dict[str, Tensor]:
             states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept)
-            chunks.append(self._of(states, logits, ids[rows], spoken[rows], steps[rows]))
-        return measured | {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
+            return self._of(states, logits, ids[rows], spoken[rows], steps[rows])
+
+        return measured | self._in_parts(len(ids), of)
 
     def of_generation(
         self,
@@ -114,26 +115,21 @@ class Measure:
         T = tapped.states.size(1)
         ids, mask = ids[:, :T], mask[:, :T]
         spoken = mask if spoken is None else spoken[:, :T]
-        measured = self._lengths(spoken)
-        if self._wanted & {"embeddings", "points"}:
-            # A token's own state is the one that the next token was drawn from.
-            last = tapped.last
-            if last is None:
-                last = torch.zeros_like(tapped.states[:, :1])
-                input_ids = torch.cat([prompt_ids, ids], dim=1)
-                attention_mask = torch.cat([prompt_mask, mask.to(prompt_mask)], dim=1)
-                for rows in mask[:, -1].nonzero().flatten().split(self._batch_size):
-                    states, _ = forward(model, backbone, input_ids[rows], attention_mask[rows])
-                    last[rows] = states[:, -1:].to(last)
-            own = torch.cat([tapped.states[:, 1:], last], dim=1)
-            measured |= self._pooled(own, spoken, step_index(self._step_ends(ids, mask), mask, self._max_points))
-        if tapped.log_p is not None and tapped.sketch is not None:
-            projection = self.projection(0, 0, ids.device)
-            sketch, states = tapped.sketch, tapped.states
-            scores = score_features_of_sketch(sketch, states, ids, spoken, projection, self._temperature)
-            found = {"scores": scores, "log_probs": tapped.log_p.masked_fill(~spoken, 0).sum(1)}
-            measured |= {name: value for name, value in found.items() if name in self._wanted}
-        return measured
+        steps = self._steps(ids, mask)
+        if tapped.last is None and self._wanted & {"embeddings", "points"}:
+            last = torch.zeros_like(tapped.states[:, :1])
+            input_ids = torch.cat([prompt_ids, ids], dim=1)
+            attention_mask = torch.cat([prompt_mask, mask.to(prompt_mask)], dim=1)
+            for rows in mask[:, -1].nonzero().flatten().split(self._batch_size):
+                states, _ = forward(model, backbone, input_ids[rows], attention_mask[rows])
+                last[rows] = states[:, -1:].to(last)
+            tapped = tapped._replace(last=last)
+
+        def of(rows: slice) -> dict[str, Tensor]:
+            part = Tapped._make(None if x is None else x[rows] for x in tapped)
+            return self._of_tapped(part, ids[rows], spoken[rows], steps[rows])
+
+        return self._lengths(spoken) | self._in_parts(len(ids), of)
 
     def of_pass(
         self,
@@ -148,15 +144,17 @@ class Measure:
         Logits, where needed, are made anew from the states by the ``head``'s weight and bias.
         """
         spoken = mask if spoken is None else spoken
-        steps = step_index(self._step_ends(ids, mask), mask, self._max_points)
-        measured = self._lengths(spoken) | self._pooled(states[:, 1:], spoken, steps)
-        if self.wants_scores:
-            projection = self.projection(head.weight.shape[0], states.size(-1), states.device)
-            made = (states[:, :-1], head.weight, ids, spoken, projection, self._temperature)
-            scores, log_probs = score_features_of_states(*made, getattr(head, "bias", None))
-            found = {"scores": scores, "log_probs": log_probs}
-            measured |= {name: value for name, value in found.items() if name in self._wanted}
-        return measured
+        steps = self._steps(ids, mask)
+
+        def of(rows: slice) -> dict[str, Tensor]:
+            measured = self._pooled(states[rows, 1:], spoken[rows], steps[rows])
+            if self.wants_scores:
+                projection = self.projection(head.weight.shape[0], states.size(-1), states.device)
+                made = (states[rows, :-1], head.weight, ids[rows], spoken[rows], projection, self._temperature)
+                measured |= self._asked(*score_features_of_states(*made, getattr(head, "bias", None)))
+            return measured
+
+        return self._lengths(spoken) | self._in_parts(len(ids), of)
 
     def of_some(
         self, rows: Int[Tensor, " n"], model: Any, backbone: torch.nn.Module, *responses: Tensor
@@ -196,6 +194,12 @@ class Measure:
     def _lengths(self, spoken: Tensor) -> dict[str, Tensor]:
         return {"lengths": spoken.sum(1)} if "lengths" in self._wanted else {}
 
+    def _steps(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Step each token belongs to; only points ask for it."""
+        if "points" not in self._wanted:
+            return torch.zeros_like(ids)
+        return step_index(self._step_ends(ids, mask), mask, self._max_points)
+
     def _pooled(self, states: Tensor, spoken: Tensor, steps: Tensor) -> dict[str, Tensor]:
         """Of the states of the responses' own tokens."""
         measured = {}
@@ -226,7 +230,7 @@ class Measure:
         """
         measured = {"lengths": spoken.sum().view(1)} if "lengths" in self._wanted else {}
         row, whole = ids.unsqueeze(0), torch.ones_like(spoken).unsqueeze(0)
-        steps = step_index(self._step_ends(row, whole), whole, self._max_points)
+        steps = self._steps(row, whole)
         measured |= self._of(
             states.unsqueeze(0),
             states.new_zeros(1, 0) if logits is None else logits.unsqueeze(0),
@@ -238,6 +242,29 @@ class Measure:
             measured["points"] = measured["points"][measured.pop("point_mask")]
         return measured
 
+    def _in_parts(self, N: int, of: Callable[[slice], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What is measured of N responses, some at a time: states in fp32 take twice the room they are kept in."""
+        size = self._batch_size
+        parts = [of(slice(i, i + size)) for i in range(0, N, size)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _asked(self, scores: Tensor, log_probs: Tensor) -> dict[str, Tensor]:
+        """Those of the two that are wanted."""
+        found = {"scores": scores, "log_probs": log_probs}
+        return {name: value for name, value in found.items() if name in self._wanted}
+
+    def _of_tapped(self, tapped: Tapped, ids: Tensor, spoken: Tensor, steps: Tensor) -> dict[str, Tensor]:
+        """Of what a generation left behind of some responses."""
+        states, last, log_p, sketch = tapped
+        measured: dict[str, Tensor] = {}
+        if last is not None:  # a token's own state is the one that the next token was drawn from
+            measured |= self._pooled(torch.cat([states[:, 1:], last], dim=1), spoken, steps)
+        if log_p is not None and sketch is not None:
+            projection = self.projection(0, 0, ids.device)
+            scores = score_features_of_sketch(sketch, states, ids, spoken, projection, self._temperature)
+            measured |= self._asked(scores, log_p.masked_fill(~spoken, 0).sum(1))
+        return measured
+
     def _of(self, states: Tensor, logits: Tensor, ids: Tensor, spoken: Tensor, steps: Tensor) -> dict[str, Tensor]:
         """Of one forward pass; counted from the right, since prompt tuning puts virtual tokens before the prompt."""
         T = ids.size(1)
@@ -246,9 +273,7 @@ class Measure:
             # A token's logits, and the state they are made of, stand one position before it.
             logits, states = logits[:, :-1], states[:, -T - 1 : -1]
             projection = self.projection(logits.size(-1), states.size(-1), logits.device)
-            scores, log_probs = score_features(logits, states, ids, spoken, projection, self._temperature)
-            found = {"scores": scores, "log_probs": log_probs}
-            measured |= {name: value for name, value in found.items() if name in self._wanted}
+            measured |= self._asked(*score_features(logits, states, ids, spoken, projection, self._temperature))
         return measured
 
 
