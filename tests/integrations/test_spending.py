@@ -180,7 +180,7 @@ def test_processes_with_nothing_to_draw(tmp_path, settings):
 )
 def test_what_cannot_be_is_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        ours(tmp_path, **settings)
+        GCPOConfig(str(tmp_path), num_generations=4, use_cpu=True, bf16=False, **settings)
 
 
 def test_hosts_that_draw_whole_groups_are_refused(tmp_path):

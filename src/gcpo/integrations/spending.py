@@ -50,20 +50,15 @@ class FirstDrawsMixin(_Host):  # type: ignore[misc,valid-type]
         """Once, when the trainer is built.
 
         Args:
-            first: n0; None to draw all at once.
+            first: n0, between 2 and G - 1; None to draw all at once.
             images: Whether prompts have images.
 
         Raises:
-            ValueError: n0 is not between 2 and G - 1, or the host generates in a way that this cannot be done in.
+            ValueError: The host generates in a way that this cannot be done in.
         """
         self._first_draws = first
         if first is None:
             return
-        if not 2 <= first < self.num_generations:
-            raise ValueError(
-                f"gcpo_first_draws must be at least 2 and less than num_generations={self.num_generations}, found "
-                f"{first}: of one response no rewards differ, and of all there is no rest."
-            )
         tokenizer: Any = getattr(self, "_tokenizer", self.processing_class)
         self._empty_response = [tokenizer.eos_token_id]
         generate = getattr(GRPOTrainer, "_generate", None)

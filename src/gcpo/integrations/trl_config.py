@@ -140,6 +140,12 @@ class GCPOConfig(GRPOConfig):
             raise ValueError("gcpo_unbiased_draws weighs groups for gcpo_first_draws, found none: set it too.")
         self._check_sizes()
         super().__post_init__()
+        first, G = self.gcpo_first_draws, self.num_generations
+        if first is not None and not 2 <= first < G:
+            raise ValueError(
+                f"gcpo_first_draws must be at least 2 and less than num_generations={G}, found {first}: of one "
+                "response no rewards differ, and of all there is no rest."
+            )
         if self.scale_rewards != "group":
             raise ValueError(
                 f"scale_rewards must stay 'group', found {self.scale_rewards!r}: the recipe sets the scale; "
