@@ -7,7 +7,8 @@ import torch
 
 from gcpo import GCPOConfig
 from gcpo.advantages.first_draws import completion
-from gcpo.integrations.spending import _Draws
+from gcpo.integrations.drawing import Draws
+from gcpo.integrations.spending import FirstDraws
 from tests import tiny
 from tests.integrations.scripted import Scripted
 from tests.integrations.test_packing import half_dead
@@ -90,12 +91,12 @@ def test_where_another_process_drew_more_what_was_drawn_is_scored_again(tmp_path
 
     trainer = build(Scripted, GCPOConfig, tmp_path, rewards, gcpo_first_draws=2)
     monkeypatch.setattr(trainer.accelerator, "gather", lambda x: x.new_tensor([3]) if x.numel() == 1 else x)
-    now = torch.tensor([False, True, False, False])
-    draws = _Draws([{"prompt": "1="}] * 4, torch.zeros(4), now, now | torch.tensor([True, False, False, False]),
-                   None, [[3]] * 4, {})  # fmt: skip
-    found = trainer._score_drawn(draws, ["1="] * 4, ["5", "6", "7", "8"], [[3]] * 4)
+    draws = Draws([{"prompt": "1="}] * 4, torch.arange(4), 4, 0, torch.full((4, 1), torch.nan), torch.ones(1), [3])
+    draws.prompts, draws.now = ["1="] * 4, torch.tensor([False, True, False, False])
+    draws.drawn = torch.tensor([True, True, False, False])
+    trainer._score_drawn(draws, ["5", "6", "7", "8"], [[3]] * 4, first=True)
     assert seen == ["6", "5", "6"]
-    assert found.flatten().nan_to_num(0).tolist() == [0.0, 6.0, 0.0, 0.0]
+    assert draws.rewards.flatten().nan_to_num(0).tolist() == [0.0, 6.0, 0.0, 0.0]
     assert draws.extra == {"said": [None, "6", None, None]}
 
 
@@ -198,4 +199,4 @@ def test_hosts_that_draw_whole_groups_are_refused(tmp_path):
     trainer = ours(tmp_path)
     trainer.tools = [look]
     with pytest.raises(ValueError, match="gcpo_first_draws cannot be used with tools: leave it out"):
-        trainer.begin_draws(2)
+        trainer.begin_draws(FirstDraws(2))

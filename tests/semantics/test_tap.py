@@ -148,6 +148,20 @@ def test_columns_beyond_the_longest_response_and_silenced_tokens():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_some_of_the_responses_without_the_longest():
+    model, measure, tap = build()
+    prompt_ids, prompt_mask, ids, mask = generated(model, tap)
+    lengths = mask.sum(1)
+    shorter = lengths < lengths.max()
+    assert 0 < shorter.sum() < len(ids)
+    tapped = tap.take(ids, mask)
+    for rows in (shorter, ~shorter):
+        of = (model, backbone_of(model), *(x[rows] for x in (prompt_ids, prompt_mask, ids, mask)))
+        expected, found = measure(*of), measure.of_generation(tapped.of(rows), *of)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_without_one_step_more_the_longest_responses_pass_again(monkeypatch):
     monkeypatch.setattr(GenerationTap, "_step", lambda *_: None)
     model, measure, tap = build()

@@ -20,10 +20,12 @@ from trl import GRPOTrainer
 
 from gcpo.advantages.first_draws import completion
 from gcpo.groups import finite, live
+from gcpo.integrations.drawing import DrawingMixin, Plan
+from gcpo.integrations.dynamic import DynamicSampling
 from gcpo.integrations.releases import TESTED
 from gcpo.integrations.resume import ExactResumeMixin
 from gcpo.integrations.rewards import guard_all
-from gcpo.integrations.spending import FirstDrawsMixin
+from gcpo.integrations.spending import FirstDraws
 from gcpo.integrations.steering import consider, metrics_of, needed, total
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.integrations.trl_measure import MeasuringMixin
@@ -122,7 +124,7 @@ class _Scored:
 _Host = GRPOTrainer if TYPE_CHECKING else object
 
 
-class GCPOMixin(MeasuringMixin, FirstDrawsMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
+class GCPOMixin(MeasuringMixin, DrawingMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
     """Puts a recipe's advantages in place of TRL's; mix in before ``GRPOTrainer`` or a subclass of it.
 
     Args:
@@ -174,8 +176,16 @@ class GCPOMixin(MeasuringMixin, FirstDrawsMixin, PackedStepMixin, ExactResumeMix
         check_vocabulary(self.accelerator.unwrap_model(self.model), getattr(tokenizer, "tokenizer", tokenizer))
         images = _has_images(self.train_dataset)
         self.begin_measuring(needs, embedder, images)
-        self.begin_draws(args.gcpo_first_draws, images)
+        self.begin_draws(self._build_plan(args), images)
         self.begin_steps(args.gcpo_pack, args.gcpo_watch_gradients)
+
+    def _build_plan(self, args: GCPOConfig) -> Plan | None:
+        """What of a generation batch is drawn when; None for all at once."""
+        if args.gcpo_first_draws is not None:
+            return FirstDraws(args.gcpo_first_draws)
+        if args.gcpo_dynamic_sampling is not None:
+            return DynamicSampling(args.gcpo_dynamic_sampling, self.train_dataset, args.seed)
+        return None
 
     def own_state(self) -> dict[str, Any]:
         """The groups seen lately by the running correlation, and those that were not trained on to the end."""

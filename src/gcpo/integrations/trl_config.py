@@ -19,6 +19,7 @@ _LEAST = {
     "steps_per_generation": 1,
     "generation_batch_size": 1,
     "max_completion_length": 1,
+    "gcpo_dynamic_sampling": 1,
     "beta": 0,
 }
 
@@ -77,6 +78,9 @@ class GCPOConfig(GRPOConfig):
             At least 2 and less than `num_generations`; see `gcpo.advantages.first_draws` for what that does.
         gcpo_unbiased_draws (`bool`, *optional*, defaults to `False`):
             With `gcpo_first_draws`, whether groups are weighted so that the expected update is that of whole groups.
+        gcpo_dynamic_sampling (`int`, *optional*):
+            Rounds, at most, in which groups whose rewards are all equal are replaced by groups of other prompts of the
+            train dataset, as DAPO does; see `gcpo.integrations.dynamic` for what that does.
         gcpo_pack (`bool`, *optional*, defaults to `True`):
             Whether responses that cannot train (advantage 0) and padding are left out of the forward and backward
             passes. The update stays the same; where it would not, this is off and a warning says why.
@@ -116,6 +120,9 @@ class GCPOConfig(GRPOConfig):
     gcpo_unbiased_draws: bool = field(
         default=False, metadata={"help": "Weigh groups so that first draws leave the expected update as it is."}
     )
+    gcpo_dynamic_sampling: int | None = field(
+        default=None, metadata={"help": "Rounds of replacing groups of equal rewards by groups of other prompts."}
+    )
     gcpo_pack: bool = field(default=True, metadata={"help": "Leave out of the passes what cannot train."})
     gcpo_watch_gradients: bool = field(default=True, metadata={"help": "Log how noisy the gradient is."})
 
@@ -138,6 +145,11 @@ class GCPOConfig(GRPOConfig):
             raise ValueError(f"gcpo_reward_time_limit must be above 0, found {self.gcpo_reward_time_limit}.")
         if self.gcpo_unbiased_draws and self.gcpo_first_draws is None:
             raise ValueError("gcpo_unbiased_draws weighs groups for gcpo_first_draws, found none: set it too.")
+        if self.gcpo_dynamic_sampling is not None and self.gcpo_first_draws is not None:
+            raise ValueError(
+                "gcpo_dynamic_sampling and gcpo_first_draws both say what to draw by the first rewards, found both: "
+                "leave one out."
+            )
         self._check_sizes()
         super().__post_init__()
         first, G = self.gcpo_first_draws, self.num_generations

@@ -75,7 +75,7 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         return self._passed.listening()
 
     def hear(self, rows: Tensor, said: list[list[int]]) -> None:
-        """Keep what the generation of these rows leaves, before the next."""
+        """Keep what the generation of these rows leaves, before the next, in place of what an earlier one left."""
         if self._generation is None:
             return
         if not said:
@@ -84,7 +84,15 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         ids = pad_sequence([torch.tensor(row) for row in said], batch_first=True).to(self.accelerator.device)
         lengths = torch.tensor([[len(row)] for row in said], device=ids.device)
         mask = torch.arange(ids.size(1), device=ids.device) < lengths
+        self._heard = [self._without(rows, *part) for part in self._heard]
         self._heard.append((rows, self._generation.take(ids, mask)))
+
+    def _without(self, gone: Tensor, rows: Tensor, tapped: Tapped | None) -> tuple[Tensor, Tapped | None]:
+        """What a generation has left but for rows that were drawn again."""
+        stay = ~torch.isin(rows, gone)
+        if tapped is None or stay.all():
+            return rows[stay], tapped
+        return rows[stay], tapped.of(stay)
 
     def measured(
         self, output: dict[str, Any], texts: Sequence[str], ids: Sequence[Sequence[int]], wanted: Bool[Tensor, " N"]

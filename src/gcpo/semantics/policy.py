@@ -112,8 +112,8 @@ class Measure:
 
         Where that lacks the state of the last token, responses as long as the longest pass the model again.
         """
-        T = tapped.states.size(1)
-        ids, mask = ids[:, :T], mask[:, :T]
+        T = int(mask.sum(1).amax())
+        tapped, ids, mask = tapped.until(T), ids[:, :T], mask[:, :T]
         spoken = mask if spoken is None else spoken[:, :T]
         steps = self._steps(ids, mask)
         if tapped.last is None and self._wanted & {"embeddings", "points"}:
@@ -126,8 +126,7 @@ class Measure:
             tapped = tapped._replace(last=last)
 
         def of(rows: slice) -> dict[str, Tensor]:
-            part = Tapped._make(None if x is None else x[rows] for x in tapped)
-            return self._of_tapped(part, ids[rows], spoken[rows], steps[rows])
+            return self._of_tapped(tapped.of(rows), ids[rows], spoken[rows], steps[rows])
 
         return self._lengths(spoken) | self._in_parts(len(ids), of)
 

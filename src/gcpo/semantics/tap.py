@@ -32,6 +32,19 @@ class Tapped(NamedTuple):
     log_p: Float[Tensor, "N T"] | None
     sketch: Float[Tensor, "N T k"] | None
 
+    def of(self, rows: slice | Bool[Tensor, " N"]) -> "Tapped":
+        """That of some responses."""
+        return Tapped._make(None if x is None else x[rows] for x in self)
+
+    def until(self, T: int) -> "Tapped":
+        """That of responses that have no more than T tokens."""
+        states, _, log_p, sketch = self
+        if states.size(1) == T:
+            return self
+        # The state that a further token would be drawn from is that of the T-th itself.
+        first = (None if x is None else x[:, :T] for x in (log_p, sketch))
+        return Tapped(states[:, :T], states[:, T : T + 1], *first)
+
 
 class GenerationTap:
     """Listens to a model while it generates.

@@ -148,17 +148,13 @@ def test_tables_as_text_markdown_and_csv(tables_of_two, tmp_path):
         assert len(list(csv.DictReader(file))) == 6
 
 
-def test_what_first_draws_leave_out_is_not_counted():
+@pytest.mark.parametrize(("parts", "responses", "tokens"), [("first_draws", 6, 27), ("dynamic", 12, 71)])
+def test_what_is_drawn_in_parts_is_counted_as_drawn(parts, responses, tokens):
     plain = {"step": 1, "completions/mean_length": 5.0}
-    spared = {
-        "step": 2,
-        "completions/mean_length": 5.0,
-        "gcpo/first_draws/responses": 6,
-        "gcpo/first_draws/tokens": 27,
-    }
-    found = curves._generated([plain, spared], {"responses": 8}, [0, 1, 2])
-    assert found["samples"].tolist() == [0, 8, 14]
-    assert found["tokens"].tolist() == [0, 40, 67]
+    drawn = {f"gcpo/{parts}/responses": responses, f"gcpo/{parts}/tokens": tokens}
+    found = curves._generated([plain, plain | drawn | {"step": 2}], {"responses": 8}, [0, 1, 2])
+    assert found["samples"].tolist() == [0, 8, 8 + responses]
+    assert found["tokens"].tolist() == [0, 40, 40 + tokens]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def _generated(metrics: list[Record], summary: Record, steps: Sequence[int]) -> 
 
 
 def _drawn(row: Record, responses: int) -> Float[np.ndarray, " 2"]:
-    """Responses and tokens of a generation; with first draws not all of a batch's responses are drawn."""
-    tokens = row.get("gcpo/first_draws/tokens", responses * row["completions/mean_length"])
-    return np.array([row.get("gcpo/first_draws/responses", responses), tokens], float)
+    """Responses and tokens of a generation; where it has parts, other responses are drawn than a batch has."""
+    for parts in ("gcpo/first_draws", "gcpo/dynamic"):
+        if f"{parts}/tokens" in row:
+            return np.array([row[f"{parts}/responses"], row[f"{parts}/tokens"]], float)
+    return np.array([responses, responses * row["completions/mean_length"]], float)

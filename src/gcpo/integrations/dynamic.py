@@ -1,0 +1,103 @@
+"""Dynamic sampling on TRL: groups whose rewards are all equal are drawn again for other prompts, until none is left.
+
+Source: DAPO, arXiv 2503.14476, section 3.2, which draws further prompts until the batch is full of groups whose
+accuracy is neither 0 nor 1. Here, with rewards of any kind, of B groups of G responses each,
+
+    draw all B;  R times at most:  the groups with max_i r_i = min_i r_i  <-  other prompts, drawn and scored in turn
+
+so the batch keeps its size, and what is equal after R rounds stays, to be left out by packing as ever.
+
+The other prompts are a permutation of the train dataset without the prompts that the batch has had, replaced ones
+too. It is a matter of the seed and of the steps trained, so that it is the same on all processes and in a resumed run,
+and nothing of it has to be kept. A prompt may come again within an epoch.
+
+What it does to the update. Let U be what a group adds to it, 0 where rewards are equal, and d(q) the probability of
+that for prompt q, d its mean over prompts. A group of the batch is that of the first of R + 1 independent tries which
+is not equal, and so adds in expectation
+
+    E[U] sum_{k=0}^{R} d^k = E[U] (1 - d^(R+1)) / (1 - d)
+
+**So the prompts that train are not those of the data set, but weighted by 1 - d(q); yet the direction of the expected
+update is what it was**, since equal groups added nothing to it. Its length grows by the factor above, which is also
+that of the groups drawn: per token the expected update is as before, and what changes is that each step has as many
+live groups as there is room for. The factor moves as d does in training, which is as if the learning rate did.
+
+That holds for a loss that is a mean over rows, and advantages that are a matter of the group alone. Where the loss is
+divided by its tokens (``dapo``: those of equal groups were in the divisor) or weights are renormalised over the batch
+it holds only nearly; so it does since a batch has each prompt once.
+
+The mean ``reward`` that TRL logs is over the batch in the end: ``gcpo/dynamic/reward``, over the first draw of the
+batch, is the policy's.
+
+Degenerate: a group without two finite rewards is as one whose rewards are equal. Where the data set has no further
+prompt, equal groups stay.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Bool
+from torch import Tensor
+
+from gcpo.groups import live
+from gcpo.integrations.drawing import Draws
+
+
+@dataclass(frozen=True)
+class DynamicSampling:
+    """The plan.
+
+    Attributes:
+        rounds: R.
+        dataset: Rows with a ``prompt``, of which the batches are.
+        seed: Of the order in which other prompts are taken.
+    """
+
+    rounds: int
+    dataset: Any
+    seed: int
+    option: ClassVar[str] = "gcpo_dynamic_sampling"
+    metrics: ClassVar[str] = "gcpo/dynamic"
+
+    def check(self, trainer: Any) -> None:
+        """ValueError if the train dataset has no other prompts, or they cannot be had by number."""
+        if not hasattr(self.dataset, "__len__"):
+            raise ValueError(f"{self.option} cannot be used with a train dataset that is streamed: leave it out.")
+        B = trainer.args.generation_batch_size // trainer.num_generations
+        if len(self.dataset) <= B:
+            raise ValueError(
+                f"{self.option} takes other prompts than the {B} of a batch, found {len(self.dataset)} in the train "
+                "dataset: give more, or leave it out."
+            )
+
+    def parts(self, draws: Draws) -> Iterator[Bool[Tensor, " L"]]:
+        """All rows, then round by round those of groups that are replaced."""
+        yield torch.ones_like(draws.now)
+        scored, others = draws.scored, self._others(draws)
+        draws.noted |= {"reward": scored.nanmean().item(), "dead_groups": (~live(scored)).float().mean().item()}
+        draws.noted |= {"rounds": 0, "replaced": 0}
+        for _ in range(self.rounds):
+            dead = (~live(draws.scored)).nonzero().flatten().tolist()
+            new = dict(zip(dead, others, strict=False))  # as far as there are others
+            if not new:
+                return
+            for i, group in enumerate(draws.group.tolist()):
+                if group in new:
+                    draws.inputs[i], draws.prompts[i] = new[group], new[group]["prompt"]
+            draws.noted["rounds"] += 1
+            draws.noted["replaced"] += len(new)
+            yield torch.isin(draws.group, torch.tensor(list(new)))
+
+    def _others(self, draws: Draws) -> Iterator[dict[str, Any]]:
+        """Rows of the data set with prompts that the batch has not had."""
+        had = {repr(prompt) for prompt in gather_object(list(draws.prompts))}
+        columns = list(draws.inputs[0])
+        for i in np.random.default_rng((self.seed, draws.step)).permutation(len(self.dataset)).tolist():
+            row = self.dataset[i]
+            if repr(row["prompt"]) not in had:
+                had.add(repr(row["prompt"]))
+                yield {name: row[name] for name in columns}
