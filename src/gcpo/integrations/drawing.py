@@ -30,12 +30,14 @@ class Draws:
     """A generation batch under way: L rows of this process, N of all, in groups of G.
 
     Attributes:
-        inputs: Rows of the data set; TRL reads them, and ``prompts``, again when all is drawn.
+        inputs: Rows of the data set.
         place: Of each row among all N.
         G: Responses a group.
         step: Micro-steps trained before, the same on all processes and in a resumed run.
         rewards: Of K reward functions, NaN for what is not scored.
         weights: Of the reward functions.
+        empty: What stands for a response that is not drawn.
+        prompts: The host's own list, which it logs when all is drawn.
         said: Tokens of each response, None if it is not drawn.
         now: Rows that are drawn next, or were last.
         drawn: Rows that were.
@@ -50,7 +52,7 @@ class Draws:
     step: int
     rewards: Float[Tensor, "N K"]
     weights: Float[Tensor, " K"]
-    empty: list[int]  # a response of no use
+    empty: list[int]
     prompts: list[Any] = field(init=False)
     said: list[list[int] | None] = field(init=False)
     now: Bool[Tensor, " L"] = field(init=False)
@@ -101,6 +103,7 @@ class Plan(Protocol):
 class DrawingMixin(_Host):  # type: ignore[misc,valid-type]
     """Wraps ``_generate``, ``_generate_single_turn`` and ``_calculate_rewards``; mix in before ``GRPOTrainer``."""
 
+    _plan: Plan | None = None
     _draws: Draws | None = None
 
     def begin_draws(self, plan: Plan | None, images: bool = False) -> None:

@@ -1,36 +1,35 @@
-"""Dynamic sampling on TRL: groups whose rewards are all equal are drawn again for other prompts, until none is left.
+"""Dynamic sampling on TRL: dead groups are replaced by groups of other prompts, until none is left or rounds run out.
 
-Source: DAPO, arXiv 2503.14476, section 3.2, which draws further prompts until the batch is full of groups whose
-accuracy is neither 0 nor 1. Here, with rewards of any kind, of B groups of G responses each,
+Source: DAPO, arXiv 2503.14476, section 3.2, which draws further prompts until the batch is full of groups that are
+neither all right nor all wrong. Here, for rewards of any kind and B groups of G responses,
 
-    draw all B;  R times at most:  the groups with max_i r_i = min_i r_i  <-  other prompts, drawn and scored in turn
+    draw all B;  R times at most:  each group with max_i r_i = min_i r_i  <-  another prompt's, drawn and scored
 
-so the batch keeps its size, and what is equal after R rounds stays, to be left out by packing as ever.
+so the batch keeps its size, and what is dead after R rounds stays, to be left out by packing as ever.
 
-The other prompts are a permutation of the train dataset without the prompts that the batch has had, replaced ones
-too. It is a matter of the seed and of the steps trained, so that it is the same on all processes and in a resumed run,
-and nothing of it has to be kept. A prompt may come again within an epoch.
+Other prompts come in an order of the whole train dataset that is a matter of the seed and the steps trained alone: the
+same on all processes and in a resumed run, with nothing to keep. Left out are prompts that the batch has or had. A
+prompt may come again within an epoch.
 
-What it does to the update. Let U be what a group adds to it, 0 where rewards are equal, and d(q) the probability of
-that for prompt q, d its mean over prompts. A group of the batch is that of the first of R + 1 independent tries which
-is not equal, and so adds in expectation
+What it does to the update. Let U be what a group adds to it, 0 where it is dead, and d(q) the probability of that for
+prompt q, d its mean over prompts. A place in the batch goes to the first of R + 1 independent tries that lives, so it
+is expected to add
 
-    E[U] sum_{k=0}^{R} d^k = E[U] (1 - d^(R+1)) / (1 - d)
+    sum_{k=0}^{R} P(k dead tries before) E[U] = E[U] (1 - d^(R+1)) / (1 - d)
 
-**So the prompts that train are not those of the data set, but weighted by 1 - d(q); yet the direction of the expected
-update is what it was**, since equal groups added nothing to it. Its length grows by the factor above, which is also
-that of the groups drawn: per token the expected update is as before, and what changes is that each step has as many
-live groups as there is room for. The factor moves as d does in training, which is as if the learning rate did.
+**Prompts that train are those of the data set weighted by 1 - d(q); yet the expected update keeps its direction**,
+since dead groups added nothing before either. It is longer by the factor above, which is also the number of groups
+drawn for a place: per response drawn, the expected update is as it was. What changes is that steps have equally many
+live groups, and that a step grows as d does, which is as if the learning rate did.
 
 That holds for a loss that is a mean over rows, and advantages that are a matter of the group alone. Where the loss is
-divided by its tokens (``dapo``: those of equal groups were in the divisor) or weights are renormalised over the batch
+divided by its tokens (``dapo``: those of dead groups were in the divisor) or weights are renormalised over the batch
 it holds only nearly; so it does since a batch has each prompt once.
 
-The mean ``reward`` that TRL logs is over the batch in the end: ``gcpo/dynamic/reward``, over the first draw of the
-batch, is the policy's.
+The mean ``reward`` that TRL logs is over the batch in the end, which was chosen by its rewards:
+``gcpo/dynamic/reward``, over the first draw of the batch, is the policy's.
 
-Degenerate: a group without two finite rewards is as one whose rewards are equal. Where the data set has no further
-prompt, equal groups stay.
+Degenerate: a group without two finite rewards is dead. Where no other prompt is left, dead groups stay.
 """
 
 from collections.abc import Iterator
