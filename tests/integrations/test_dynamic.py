@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
-from gcpo import GCPOConfig
+from gcpo import GCPOConfig, GCPOTrainer
 from gcpo.integrations.drawing import Draws
 from gcpo.integrations.dynamic import DynamicSampling
 from tests import tiny
@@ -144,6 +144,24 @@ def test_where_prompts_run_out_equal_groups_stay(tmp_path):
     assert logged(trainer, "gcpo/dynamic/responses") == [4.0 * 8]
     assert logged(trainer, "gcpo/dead_groups") == [1.0]
     assert torch.equal(parameters(trainer), untrained())
+
+
+@pytest.mark.parametrize("unused", [{}, {"remove_unused_columns": True}], ids=str)
+def test_conversations_bring_the_columns_of_their_rows(tmp_path, unused):
+    def rewards(completions, prompts, number=None, **_):
+        said = [prompt[0]["content"] for prompt in prompts]
+        assert number == (None if unused else [int(text[0]) for text in said])
+        return half_dead([completion[0]["content"] for completion in completions], said)
+
+    tokens = tiny.tokenizer()
+    tokens.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    rows = [{"prompt": [{"role": "user", "content": f"{i}+{i + 1}="}], "number": i} for i in range(8)]
+    settings = SETTINGS | {"gcpo_dynamic_sampling": ENOUGH} | unused
+    args = GCPOConfig(str(tmp_path), **settings)
+    trainer = GCPOTrainer(tiny.model(), rewards, args, Dataset.from_list(rows), processing_class=tokens)
+    trainer.train()
+    assert sum(logged(trainer, "gcpo/dynamic/replaced")) > 0
+    assert logged(trainer, "gcpo/dead_groups") == [0.0] * 3
 
 
 def test_evaluation_is_as_ever(tmp_path):
