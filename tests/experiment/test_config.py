@@ -69,11 +69,22 @@ def test_what_cannot_be_set_is_named(word, message):
         config(word)
 
 
-def test_too_few_prompts_for_one_step_end_before_anything_is_made(tmp_path):
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({}, "training takes 32 prompts a step, but"),
+        (
+            {"per_device_train_batch_size": 16, "gcpo_dynamic_sampling": 1},
+            "takes 2 prompts a step and others in",
+        ),
+    ],
+    ids=str,
+)
+def test_too_few_prompts_for_one_step_end_before_anything_is_made(tmp_path, trainer, message):
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": f"{i}", "answer": i}) for i in range(3)))
-    settings = TrainSettings(data=str(data))
-    with pytest.raises(UsageError, match=r"training takes 32 prompts a step, but rows\.jsonl has 2"):
+    settings = TrainSettings(data=str(data), trainer=trainer)
+    with pytest.raises(UsageError, match=rf"{message}.* rows\.jsonl has 2"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -72,9 +72,10 @@ def expected(step, rounds=ENOUGH, seed=42):
 def test_groups_of_equal_rewards_are_replaced_by_other_prompts_until_none_is_left(tmp_path, rounds):
     calls = []
 
-    def rewards(completions, prompts, log_extra, **_):
+    def rewards(completions, prompts, log_extra, log_metric, **_):
         calls.append(prompts[::4])
         log_extra("of", prompts)
+        log_metric("asked", len(prompts))
         return half_dead(completions, prompts)
 
     trainer = run(tmp_path, rewards, rounds)
@@ -88,6 +89,7 @@ def test_groups_of_equal_rewards_are_replaced_by_other_prompts_until_none_is_lef
     assert logged(trainer, "gcpo/dynamic/dead_groups") == [0.5] * 3
     assert logged(trainer, "gcpo/dynamic/rounds") == [len(a) - 1 for a in asked]
     assert logged(trainer, "gcpo/dynamic/replaced") == [sum(map(len, a)) - 2 for a in asked]
+    assert logged(trainer, "asked") == [8] * 3  # the first draw, which no reward has chosen
     # What is logged of a response is in the row of the one that was kept.
     assert list(trainer._logs["prompt"]) == list(trainer._logs["extra"]["of"]) == trainer.last_groups.prompts
 
@@ -196,7 +198,7 @@ def test_groups_that_straddle_two_processes(tmp_path, size):
     assert_equal_on_one_and_two(tmp_path, size, recipe="gcpo-bot", gcpo_dynamic_sampling=2)
 
 
-def test_what_is_expected_of_an_update(tmp_path):
+def test_what_is_expected_of_an_update():
     """E[U] (1 - d^(R+1)) / (1 - d) for each prompt's own update U, and as many groups drawn."""
     G, rounds, N = 3, 2, 6000
     rate = torch.tensor([0.02, 0.5, 0.9, 0.99] * 16, dtype=torch.double)
@@ -209,7 +211,7 @@ def test_what_is_expected_of_an_update(tmp_path):
         start = int(torch.randint(64, ()))
         draws = Draws([rows[start]] * G, torch.arange(G), G, step, torch.zeros(G, 1), torch.ones(1), [0])
         draws.prompts = [row["prompt"] for row in draws.inputs]
-        for _ in DynamicSampling(rounds, rows, seed=0).parts(draws):
+        for _ in DynamicSampling(rounds, rows, prompts=1, seed=0).parts(draws):
             prompt = int(draws.prompts[0])
             draws.rewards = (torch.rand(G, 1) < rate[prompt]).float()
         groups.append(1 + draws.noted["replaced"])
@@ -234,7 +236,6 @@ def test_what_cannot_be_is_refused(tmp_path, settings, message):
         ours(tmp_path, **{"gcpo_dynamic_sampling": 2} | settings)
 
 
-def test_a_streamed_data_set_is_refused(tmp_path):
-    plan = DynamicSampling(2, tiny.dataset().to_iterable_dataset(), seed=0)
+def test_a_streamed_data_set_is_refused():
     with pytest.raises(ValueError, match="cannot be used with a train dataset that is streamed: leave it out"):
-        ours(tmp_path).begin_draws(plan)
+        DynamicSampling(2, tiny.dataset().to_iterable_dataset(), prompts=2, seed=0)

@@ -64,10 +64,11 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     held_out = draw(task, "test", settings.eval_prompts, settings.eval_seed)
     prompts = draw(task, "train", _PROMPTS if task.count("train") is None else None, settings.seed)
     a_step = config.generation_batch_size // config.num_generations
-    if len(prompts) < a_step:
+    others = "" if config.gcpo_dynamic_sampling is None else " and others in their place"
+    if len(prompts) < a_step + bool(others):
         raise UsageError(
-            f"training takes {a_step} prompts a step, but {task.name} has {len(prompts)} to train on: give more rows, "
-            "or lower per_device_train_batch_size or gradient_accumulation_steps."
+            f"training takes {a_step} prompts a step{others}, but {task.name} has {len(prompts)} to train on: give "
+            "more rows, or lower per_device_train_batch_size or gradient_accumulation_steps."
         )
     model, tokenizer = load_policy(settings.model, config.device)
     chat = poses_chat(settings, tokenizer)

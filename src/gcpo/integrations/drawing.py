@@ -93,9 +93,6 @@ class Plan(Protocol):
     def metrics(self) -> str:
         """What the names of its metrics begin with."""
 
-    def check(self, trainer: Any) -> None:
-        """ValueError if the trainer is not one to carry it out."""
-
     def parts(self, draws: Draws) -> Iterator[Bool[Tensor, " L"]]:
         """Yields the rows to draw; when it is asked for more, those are scored."""
 
@@ -114,12 +111,11 @@ class DrawingMixin(_Host):  # type: ignore[misc,valid-type]
             images: Whether prompts have images.
 
         Raises:
-            ValueError: The host generates in a way that this cannot be done in, or as the plan says.
+            ValueError: The host generates in a way that this cannot be done in.
         """
         self._plan = plan
         if plan is None:
             return
-        plan.check(self)
         tokenizer: Any = getattr(self, "_tokenizer", self.processing_class)
         self._empty_response = [tokenizer.eos_token_id]
         generate = getattr(GRPOTrainer, "_generate", None)

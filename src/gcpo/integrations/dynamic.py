@@ -53,24 +53,27 @@ class DynamicSampling:
     Attributes:
         rounds: R.
         dataset: Rows with a ``prompt``, of which the batches are.
-        seed: Of the order in which other prompts are taken.
+        prompts: How many a batch has.
+        seed: Of the order in which others are taken.
+
+    Raises:
+        ValueError: The data set has no other prompts, or is streamed, so that none can be had by number.
     """
 
     rounds: int
     dataset: Any
+    prompts: int
     seed: int
     option: ClassVar[str] = "gcpo_dynamic_sampling"
     metrics: ClassVar[str] = "gcpo/dynamic"
 
-    def check(self, trainer: Any) -> None:
-        """ValueError if the train dataset has no other prompts, or they cannot be had by number."""
+    def __post_init__(self) -> None:
         if not hasattr(self.dataset, "__len__"):
             raise ValueError(f"{self.option} cannot be used with a train dataset that is streamed: leave it out.")
-        B = trainer.args.generation_batch_size // trainer.num_generations
-        if len(self.dataset) <= B:
+        if len(self.dataset) <= self.prompts:
             raise ValueError(
-                f"{self.option} takes other prompts than the {B} of a batch, found {len(self.dataset)} in the train "
-                "dataset: give more, or leave it out."
+                f"{self.option} takes other prompts than the {self.prompts} of a batch, found {len(self.dataset)} in "
+                "the train dataset: give more, or leave it out."
             )
 
     def parts(self, draws: Draws) -> Iterator[Bool[Tensor, " L"]]:

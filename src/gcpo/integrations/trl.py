@@ -184,7 +184,8 @@ class GCPOMixin(MeasuringMixin, DrawingMixin, PackedStepMixin, ExactResumeMixin,
         if args.gcpo_first_draws is not None:
             return FirstDraws(args.gcpo_first_draws)
         if args.gcpo_dynamic_sampling is not None:
-            return DynamicSampling(args.gcpo_dynamic_sampling, self.train_dataset, args.seed)
+            B = args.generation_batch_size // self.num_generations
+            return DynamicSampling(args.gcpo_dynamic_sampling, self.train_dataset, B, args.seed)
         return None
 
     def own_state(self) -> dict[str, Any]:
