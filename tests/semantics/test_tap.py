@@ -73,6 +73,7 @@ def test_everything_measured_is_that_of_a_forward_pass(monkeypatch, temperature)
 
 LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2}
 LINEAR |= {"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+HYBRID = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
 STATIC = {"cache_implementation": "static"}
 
 
@@ -81,6 +82,7 @@ STATIC = {"cache_implementation": "static"}
     [
         ("Qwen2_5_VL", {}, {}, True),  # three positions a token
         ("Qwen3_5Text", LINEAR, {}, True),  # a cache of which no rows can be chosen
+        ("FalconH1", HYBRID, {}, True),  # nor all of a layer's
         ("Llama4Text", {"num_local_experts": 2, "intermediate_size_mlp": 64}, {}, True),  # its own base model
         ("Gemma2", {"sliding_window": 4}, {}, True),
         ("Gemma2", {"sliding_window": 4}, STATIC, False),  # a mask for each kind of layer

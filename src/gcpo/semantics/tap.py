@@ -209,5 +209,9 @@ def _takes_more(call: dict[str, Any]) -> bool:
 
 
 def _takes_fewer(cache: Any) -> bool:
-    """Whether rows of a cache can be chosen; those of layers with linear attention cannot."""
-    return all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [cache]))
+    """Whether rows of a cache can be chosen; not where its layers keep more than keys and values as they are.
+
+    By name, since layers that keep states or quantized keys besides inherit a way that leaves those as they were.
+    """
+    plain = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    return plain.issuperset(type(layer).__name__ for layer in getattr(cache, "layers", [cache]))
