@@ -37,15 +37,15 @@ class StepEnds:
             ids: Tokens of the responses.
             mask: Which exist.
         """
-        distinct, place = ids.unique(return_inverse=True)
+        here = ids.cpu()  # texts are there, and a row at a time
+        distinct, place = here.unique(return_inverse=True)
         breaks = ["\n" in self._text(token) for token in distinct.tolist()]
-        ends = torch.tensor(breaks, dtype=torch.bool, device=ids.device)[place]
-        if self._by == "lines":
-            return ends
-        for row, tokens in enumerate(ids.tolist()):
-            texts = [self._text(t) if there else "" for t, there in zip(tokens, mask[row].tolist(), strict=True)]
-            ends[row, [place - 1 for place in self._sentences(texts)]] = True
-        return ends
+        ends = torch.tensor(breaks, dtype=torch.bool)[place]
+        if self._by != "lines":
+            for row, (tokens, exist) in enumerate(zip(here.tolist(), mask.tolist(), strict=True)):
+                texts = [self._text(t) if there else "" for t, there in zip(tokens, exist, strict=True)]
+                ends[row, [place - 1 for place in self._sentences(texts)]] = True
+        return ends.to(ids.device)
 
     def _sentences(self, texts: Sequence[str]) -> Iterator[int]:
         """The places of the tokens that begin a sentence within a line: each holds its first character."""
