@@ -234,11 +234,13 @@ def _bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     plan = read(config)
     from gcpo.experiment.bench.bench import bench
     from gcpo.experiment.bench.export import export, tables, text
+    from gcpo.experiment.rundir import writing
 
     output = arguments.output or Path("runs", f"bench-{config.stem}")
     result = bench(plan, output, arguments.jobs)
     if arguments.export is not None:
-        export(result, arguments.export)
+        with writing(arguments.export):
+            export(result, arguments.export)
     failed = [f"FAILED {cell}: {reason}" for cell, reason in result["failed"].items()]
     return result, "\n\n".join([*map(text, tables(result)), *failed, f"report: {output / 'report.html'}"])
 

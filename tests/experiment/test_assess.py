@@ -247,24 +247,3 @@ def test_a_reward_outside_its_range_ends_in_a_sentence(tmp_path, capsys):
     assert main([*words, "--output", str(tmp_path / "run")]) == 1
     assert "must give numbers in [0, 1], found" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
-
-
-def test_a_second_model_that_cannot_be_had_is_named_before_the_first_is_asked(tmp_path):
-    (tmp_path / "empty").mkdir()
-    settings = EvalSettings(task="chain", against=str(tmp_path / "empty"), prompts=2)
-    with pytest.raises(UsageError, match=f"the model '{tmp_path}/empty' cannot be loaded"):
-        assess(settings, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_model_without_a_chat_template_is_the_one_that_is_named(tmp_path):
-    tokens = tiny.tokenizer()
-    tokens.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    for name in ("first", "second"):
-        tiny.model().save_pretrained(tmp_path / name)
-        tokens.save_pretrained(tmp_path / name)
-        tokens.chat_template = None
-    first, second = (str(tmp_path / name) for name in ("first", "second"))
-    settings = EvalSettings(task="chain", model=first, against=second, chat=True, prompts=2)
-    with pytest.raises(UsageError, match=f"the model '{second}' has none"):
-        assess(settings, tmp_path / "run")

@@ -126,6 +126,27 @@ def test_the_command_line_says_it_and_leaves_nothing(model, tmp_path, capsys, mo
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_bad_second_model_is_refused_before_the_first_is_asked(model, name, tmp_path, capsys):
+    (model / name).write_text("{")
+    output = tmp_path / "run"
+    assert main(["eval", "--against", str(model), "--output", str(output)]) == 2
+    assert f"gcpo eval: the model {str(model)!r} cannot be loaded" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_the_model_without_a_chat_template_is_named(model, tmp_path, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path / "chats")
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(model / file, tmp_path / "chats")
+    words = ["eval", "--model", str(tmp_path / "chats"), "--against", "starter", "chat=true"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 2
+    assert "but the model 'starter' has none" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def trainer_of(tmp_path, **given):
     return build_config(resolve(TrainSettings, given), get_task("chain"), tmp_path)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -52,18 +53,6 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint(tmp_path, lora):
     assert resumed[3]["loss"] == pytest.approx(json.loads(metrics[3])["loss"], rel=1e-4)
 
 
-def test_a_run_that_ended_after_its_last_checkpoint_trains_no_step_more(tmp_path):
-    settings, output = SFTSettings(task="chain", **SMALL), tmp_path / "run"
-    whole = sft(settings, output)
-    weights = (output / "model" / "model.safetensors").read_bytes()
-    (output / "summary.json").write_text(json.dumps(whole | {"status": "running", "after": None}))
-    shutil.rmtree(output / "model")
-    again = sft(settings, output)
-    assert (again["steps"], again["after"]) == (whole["steps"], whole["after"])
-    assert (output / "model" / "model.safetensors").read_bytes() == weights
-    assert len((output / "metrics.jsonl").read_text().splitlines()) == whole["steps"]
-
-
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_loss_is_on_the_solution_and_its_end(tmp_path, chat):
     tokens = tiny.tokenizer()
@@ -91,6 +80,19 @@ def test_a_policy_learns_gold_solutions(tmp_path):
     trainer = {"max_steps": 40, "per_device_train_batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 0}
     summary = sft(SFTSettings(data=str(data), eval_prompts=2, trainer=trainer), tmp_path / "run")
     assert summary["after"]["accuracy"] == 1.0
+
+
+def test_a_run_that_ended_after_its_last_checkpoint_trains_no_step_more(tmp_path, monkeypatch):
+    settings = SFTSettings(task="chain", **SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr("gcpo.experiment.sft.merged", Mock(side_effect=RuntimeError("the power went")))
+        with pytest.raises(RuntimeError, match="the power went"):
+            sft(settings, tmp_path / "cut")
+    found, whole = sft(settings, tmp_path / "cut"), sft(settings, tmp_path / "whole")
+    assert found["steps"] == whole["steps"]
+    assert found["after"] == whole["after"]
+    weights = [(tmp_path / run / "model/model.safetensors").read_bytes() for run in ("cut", "whole")]
+    assert weights[0] == weights[1]
 
 
 def test_lora_trains_little_and_leaves_a_whole_model(tmp_path):

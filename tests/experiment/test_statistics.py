@@ -1,6 +1,7 @@
 """Estimators against enumeration, tests against closed forms, intervals against how often they cover."""
 
 import itertools
+import tracemalloc
 from math import comb
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpo.experiment.statistics import estimate, interval, majority, paired, pass_at_k
+from gcpo.experiment import statistics
+from gcpo.experiment.statistics import estimate, interval, majority, paired, pass_at_k, sign_flips
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -61,6 +63,18 @@ def test_signs_are_permuted_where_values_are_no_shares_of_one():
     found = paired(difference + 0.1, np.full(6, 0.1))
     assert found["test"] == "permutation of signs"
     assert found["p"] == pytest.approx(2 / 2**6), "only all plus and all minus are as extreme"
+
+
+@pytest.mark.parametrize(("statistic", "n"), [(sign_flips, 1500), (interval, 7500)])
+def test_resamples_are_not_all_held_at_once_and_their_number_at_a_time_changes_nothing(statistic, n, monkeypatch):
+    values = np.random.default_rng(0).normal(0.01, 1, size=n)
+    tracemalloc.start()
+    found = statistic(values)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**27  # all resamples have 15 million numbers of 8 bytes, before anything is made of them
+    monkeypatch.setattr(statistics, "_AT_ONCE", 10**9)
+    assert statistic(values) == found
 
 
 def test_no_difference_is_no_certainty():

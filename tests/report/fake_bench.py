@@ -45,7 +45,9 @@ def write_bench(directory: Path, name: str = "gcpo") -> Path:
                 r: {"chosen": {"learning_rate": 2e-4}, "edges": ["learning_rate"], "candidates": []}
                 for r in ("grpo", name)
             }
+            | {"rloo": {"chosen": None, "pending": 3, "edges": [], "candidates": []}}
         },
+        "scored": ["chain/starter"],
         "scores": {r: {"final": score, "area": score} for r in ("grpo", name)},
         "comparisons": {score: {name: compared} for score in ("final", "area")},
         "problems": {
@@ -53,7 +55,16 @@ def write_bench(directory: Path, name: str = "gcpo") -> Path:
                 "target": 0.55,
                 "recipes": {"grpo": recipe, name: recipe},
                 "comparisons": {score: {name: compared} for score in ("final", "area")},
-                "cost_ratios": {name: {"pairs": 2, "unreached": 0.1, "tokens": estimate(0.7)}},
+                "cost_ratios": {
+                    name: {
+                        "pairs": 3,
+                        "reached": [1, 2],
+                        "steps": {"value": 0.8, "ci95": [0.625, None]},
+                        "samples": {"value": None, "ci95": [0.5, None]},
+                        "tokens": estimate(0.7),
+                        "seconds": None,
+                    }
+                },
             }
         },
     }

@@ -47,6 +47,19 @@ def test_full_bench(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("light")
+def test_what_the_scores_leave_out_and_what_tuning_saw_is_noted(tmp_path: Path) -> None:
+    bench = write_bench(tmp_path / "bench")
+    content = json.loads((bench / "bench.json").read_text()) | {
+        "scored": [], "shared_prompts": {"chain/starter": {"shared": 3, "of": 8}}
+    }  # fmt: skip
+    (bench / "bench.json").write_text(json.dumps(content))
+    assert only(build(bench))["notes"][:2] == [
+        "The result is without chain/starter, on which not every recipe has a run.",
+        "chain/starter: 3 of 8 held-out prompts are also those of tuning.",
+    ]
+
+
+@pytest.mark.usefixtures("light")
 def test_a_bench_has_its_page_for_itself(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is of a bench, whose page shows nothing else, but 2 runs were given"):
         build([write_run(tmp_path / "run"), write_bench(tmp_path / "bench")])
@@ -81,6 +94,9 @@ def test_a_browser_draws_it(tmp_path: Path, name: str) -> None:
     dom, log = render(page, tmp_path / "profile")
     assert_drawn(dom, log, plots=3)
     assert "57.0 % to 63.0 %" in dom
+    for ratio in ("0.63 to ∞", "<strong>∞</strong> <small>0.50 to ∞", "0.67 to 0.73", "1 and 2 of 3"):
+        assert ratio in dom
+    assert "not yet: 3 tuning runs to go" in dom
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")

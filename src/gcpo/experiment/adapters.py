@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM
-from transformers.trainer_callback import TrainerState
 
 from gcpo.experiment.settings import LoraSettings, UsageError
 
@@ -41,21 +40,7 @@ def merged(model: Any, adapter: Path) -> Any:
     return model.merge_and_unload()
 
 
-def restore_finished(model: Any, checkpoint: Path | None) -> int:
-    """Of a run whose last this checkpoint is, give the model its parameters and return the steps done; else 0.
-
-    The host would train one step more.
-    """
-    if checkpoint is None:
-        return 0
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    if state.global_step < state.max_steps:
-        return 0
-    _restore(model, checkpoint)
-    return int(state.global_step)
-
-
-def _restore(model: Any, checkpoint: Path) -> None:
+def restore(model: Any, checkpoint: Path) -> None:
     """Give the model the parameters of a checkpoint: all, or those of its adapters."""
     if hasattr(model, "merge_and_unload"):
         import peft

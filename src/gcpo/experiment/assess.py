@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from gcpo import report
-from gcpo.experiment.generation import Generator, generator
+from gcpo.experiment.generation import Generator, check_model, generator
 from gcpo.experiment.progress import bar
 from gcpo.experiment.rundir import RunDirectory, plain
 from gcpo.experiment.settings import EvalSettings
 from gcpo.experiment.statistics import estimate, majority, paired, pass_at_k
-from gcpo.experiment.subject import build_task, check_policy, draw, load_signals, versions
+from gcpo.experiment.subject import build_task, draw, load_signals, versions
 from gcpo.semantics.answers import extract_answer, fold
 from gcpo.tasks import Example, Task
 
@@ -48,8 +48,8 @@ def assess(settings: EvalSettings, output: Path) -> dict[str, Any]:
     split: Any = settings.split
     examples = draw(task, split, settings.prompts or (_PROMPTS if task.count(split) is None else None), settings.seed)
     length = settings.max_new_tokens or task.max_new_tokens
-    if settings.against is not None:  # before the first has answered everything
-        check_policy(settings.against, settings)
+    if settings.against is not None:  # it is loaded after the first has answered everything
+        check_model(settings.against, settings)
     model = generator(settings.model, settings, length)
     run = RunDirectory(output, {"command": "eval", **settings.as_dict(), "versions": versions()})
     run.write_summary({"status": "running"})

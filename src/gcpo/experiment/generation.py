@@ -12,7 +12,7 @@ import torch
 
 from gcpo import policies
 from gcpo.experiment.settings import EvalSettings, UsageError
-from gcpo.experiment.subject import load_policy, poses_chat
+from gcpo.experiment.subject import load_policy, load_tokenizer, poses_chat
 from gcpo.policies.sampling import posed, sample, written
 from gcpo.tasks import Example
 
@@ -94,6 +94,11 @@ class VLLMGenerator:
         )
         outputs = self._model.generate([{"prompt_token_ids": i} for i in ids], params, use_tqdm=False)
         return [[said.text for said in output.outputs] for output in outputs]
+
+
+def check_model(name: str, settings: EvalSettings) -> None:
+    """Refuse what has no configuration or tokenizer of a model, or not the chat template that the settings ask for."""
+    poses_chat(settings, load_tokenizer(name), name)
 
 
 def generator(name: str, settings: EvalSettings, length: int) -> Generator:

@@ -52,10 +52,14 @@ class Metrics(TrainerCallback):
         """A line a step; the host's closing summary is none."""
         if "loss" not in logs:
             return
-        metrics = {_RENAMED.get(name, name): value for name, value in logs.items()}
+        metrics = {_RENAMED.get(name, name): value for name, value in logs.items()} | self.further()
         self._run.append("metrics.jsonl", {"step": state.global_step, "time": self.seconds(), **metrics})
         values = {k: f"{metrics[v]:.2f}" for k, v in self.shown.items() if metrics.get(v) is not None}
         self._bar.set_postfix(values, refresh=False)
+
+    def further(self) -> dict[str, float]:
+        """What the line under way has besides the host's metrics."""
+        return {}
 
     def seconds(self) -> float:
         """Training time of the run so far."""
@@ -99,6 +103,12 @@ class Recorder(Metrics):
         self._answers = answers
         self._considered: GroupBatch | None = None
         self.trainer: GCPOTrainer | TRLTrainer | None = None
+
+    def further(self) -> dict[str, float]:
+        """``generations``, where a line is of several batches of responses: the host logs their means."""
+        assert self.trainer is not None
+        times = len(self.trainer._metrics["train"]["completions/mean_length"])  # cleared once the callbacks were told
+        return {"generations": times} if times > 1 else {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar, and record some groups of a new batch."""

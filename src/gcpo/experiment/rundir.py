@@ -92,13 +92,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file, or leave the one that was there."""
-        partial = self.path / f".{name}.partial"
-        try:
-            partial.write_text(text)
-            os.replace(partial, self.path / name)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise self._unwritten(name, error) from error
+        write_whole(self.path / name, text)
 
     @contextlib.contextmanager
     def noting_failure(self, summary: Mapping[str, Any]) -> Iterator[None]:
@@ -124,23 +118,13 @@ class RunDirectory:
             os.replace(partial, self.path / name)
         except Exception as error:  # writers of models raise errors of their own when a disk is full
             shutil.rmtree(partial, ignore_errors=True)
-            raise self._unwritten(name, error) from error
+            raise _unwritten(self.path / name, error) from error
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line to a ``.jsonl`` file, out of our hands when this returns."""
         line = json.dumps(plain(record)) + "\n"
-        try:
-            with (self.path / name).open("a") as file:
-                file.write(line)
-        except OSError as error:
-            raise self._unwritten(name, error) from error
-
-    def _unwritten(self, name: str, error: Exception) -> RunError:
-        reason = getattr(error, "strerror", None) or error
-        return RunError(
-            f"{self.path / name} cannot be written ({reason}): make room or make it writable, then give the same "
-            "command again, which goes on from the last checkpoint."
-        )
+        with writing(self.path / name), (self.path / name).open("a") as file:
+            file.write(line)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The records of a ``.jsonl`` file, without a half-written last one; none if there is no such file."""
@@ -163,6 +147,35 @@ class RunDirectory:
     def last_checkpoint(self) -> Path | None:
         """The newest whole checkpoint, to resume from; those that are not are named on standard error."""
         return last_checkpoint(self.path / "checkpoints")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses meanwhile is said in a sentence, as a ``RunError``."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a whole file, or leave the one that was there."""
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            partial.write_text(text)
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _unwritten(path: Path, error: Exception) -> RunError:
+    reason = getattr(error, "strerror", None) or error
+    return RunError(
+        f"{path} cannot be written ({reason}): make room or make it writable, then give the same command again, which "
+        "goes on where this one stood."
+    )
 
 
 def plain(value: Any) -> Any:

@@ -9,18 +9,17 @@ from typing import Any
 import datasets
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
-from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
-from gcpo.experiment.adapters import merged, restore_finished, with_lora
+from gcpo.experiment.adapters import merged, with_lora
 from gcpo.experiment.evaluate import Evaluation, evaluate
 from gcpo.experiment.hostconfig import host_config
-from gcpo.experiment.progress import Metrics, StopAtSignal, bar
+from gcpo.experiment.progress import Metrics, bar
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import SFTSettings, UsageError, own
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
+from gcpo.experiment.training import run_trainer
 from gcpo.integrations.trl_sft import SFTConfig, SFTTrainer
 from gcpo.tasks import Example, Task
 from gcpo.tasks.base import gap
@@ -111,26 +110,18 @@ def _train(
     model: Any, tokenizer: Any, config: SFTConfig, solved: list[Example], run: RunDirectory, chat: bool
 ) -> tuple[bool, int]:
     """Train, from the last checkpoint if there is one; returns whether it was interrupted, and the steps done."""
-    stop = StopAtSignal()
+    metrics = Metrics(run)
     try:
         trainer = SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows(solved, chat)),
             processing_class=tokenizer,
-            callbacks=[Metrics(run), stop],
+            callbacks=[metrics],
         )
     except ValueError as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
-    checkpoint = run.last_checkpoint()
-    run.forget_after(int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
-    if steps := restore_finished(model, checkpoint):
-        return False, steps
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return stop.requested and trainer.state.global_step < trainer.state.max_steps, trainer.state.global_step
+    return run_trainer(trainer, model, run, metrics)
 
 
 def _measured(

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 Values = Float[np.ndarray, " n"]
-_AT_ONCE = 2**22  # differences that are flipped at once, 32 MiB
 RESAMPLES = 2000
+_AT_ONCE = 2**20
+"""Numbers that resamples have at once: scipy would else hold all of them, gigabytes of a large benchmark."""
 
 
 def pass_at_k(responses: int, right: int, k: int) -> float:
@@ -48,7 +49,8 @@ def interval(values: Values) -> list[float]:
 
     if np.ptp(values) == 0:
         return [float(values.mean())] * 2
-    result = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    how: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": _batch(values), "method": "percentile"}
+    result = bootstrap((values,), np.mean, rng=np.random.default_rng(0), **how)
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
@@ -92,6 +94,10 @@ def sign_flips(difference: Values) -> float:
 
     if not difference.any() or len(difference) == 1:
         return 1.0
-    how = {"n_resamples": 9999, "batch": max(1, _AT_ONCE // len(difference)), "rng": np.random.default_rng(0)}
-    result = permutation_test((difference,), np.mean, permutation_type="samples", **how)
-    return float(result.pvalue)
+    how: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 9999, "batch": _batch(difference)}
+    return float(permutation_test((difference,), np.mean, rng=np.random.default_rng(0), **how).pvalue)
+
+
+def _batch(values: Values) -> int:
+    """Resamples at a time."""
+    return max(1, _AT_ONCE // len(values))

@@ -134,14 +134,27 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
 
     To train, the weights must be in float32: an update is smaller than what bfloat16 can tell apart.
     """
+    tokenizer = load_tokenizer(name)
     with _loading(name):
-        path, tokenizer = _tokenizer(name)
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+            policies.resolve(name),
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         _check_whole(name, loaded)
         check_vocabulary(model, tokenizer)
-    model = model.to(device)
+    return model.to(device), tokenizer
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model, which must have a configuration too; it pads on the left."""
+    with _loading(name):
+        path = policies.resolve(name)
+        # Said outright: if it is left open, transformers asks on a terminal whether to run a repository's code.
+        AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UsageError(
@@ -149,33 +162,19 @@ def load_policy(name: str, device: torch.device, dtype: torch.dtype = torch.floa
                 "tokenizer.eos_token and save it again."
             )
         tokenizer.pad_token = tokenizer.eos_token  # attention masks tell padding from the end of a response
-    return model, tokenizer
-
-
-def check_policy(name: str, settings: TaskSettings) -> None:
-    """Refuse a model without a configuration or tokenizer that load; its weights are left alone."""
-    with _loading(name):
-        path, tokenizer = _tokenizer(name)
-        AutoConfig.from_pretrained(path, trust_remote_code=False)
-    poses_chat(settings, tokenizer, name)
+    return tokenizer
 
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
+    """Damaged and foreign files raise errors of many kinds; every one means that there is no model."""
     try:
         yield
     except UsageError:
         raise
-    # Damaged and foreign files raise errors of many kinds; every one means that there is no model.
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"the model {name!r} cannot be loaded: {said}") from error
-
-
-def _tokenizer(name: str) -> tuple[str, Any]:
-    path = policies.resolve(name)
-    # Said outright: if it is left open, transformers asks on a terminal whether to run a repository's code.
-    return path, AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
 
 
 def _check_whole(name: str, loaded: dict[str, Any]) -> None:
@@ -190,7 +189,7 @@ def _check_whole(name: str, loaded: dict[str, Any]) -> None:
 
 
 def poses_chat(settings: TaskSettings, tokenizer: Any, model: str | None = None) -> bool:
-    """Whether prompts are posed as a user's turn to this model; None: that of the settings."""
+    """Whether prompts are posed as a user's turn, to the settings' model or another."""
     has_template = tokenizer.chat_template is not None
     built_in = settings.data is None and settings.task in TASKS
     chat = has_template and not built_in if settings.chat is None else settings.chat

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
-from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
-from gcpo.experiment.adapters import merged, restore_finished, with_lora
+from gcpo.experiment.adapters import merged, with_lora
 from gcpo.experiment.evaluate import Evaluation, evaluate, interval
 from gcpo.experiment.hostconfig import host_config
-from gcpo.experiment.progress import Interim, Recorder, StopAtSignal, bar
+from gcpo.experiment.progress import Interim, Recorder, bar
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import TrainSettings, UsageError, own
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
+from gcpo.experiment.training import run_trainer
 from gcpo.integrations.trl import GCPOTrainer, TRLTrainer
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.signals import SIGNALS
@@ -91,9 +90,6 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
         run.write_summary(summary)
         interrupted, steps = _train(model, tokenizer, config, settings, task, prompts, run, test)
         summary |= {"steps": steps, "seconds": round(run.seconds(), 1), "responses": config.generation_batch_size}
-        # A step is so many micro-batches, and responses are drawn once in so many.
-        summary |= {"micro_batches": config.gradient_accumulation_steps}
-        summary |= {"generate_every": config.steps_per_generation * config.num_iterations}
         model = merged(model, output / "adapter")
         run.write_directory("model", lambda path: (model.save_pretrained(path), tokenizer.save_pretrained(path)))
         if not interrupted:
@@ -143,15 +139,9 @@ def _train(
 ) -> tuple[bool, int]:
     """Train, from the last checkpoint if there is one; returns whether it was interrupted, and the steps done."""
     chat = test.chat
-    rows = [
-        {
-            "prompt": e.messages() if chat else e.text(),
-            "problem": e.prompt,
-        }
-        for e in prompts
-    ]
+    rows = [{"prompt": e.messages() if chat else e.text(), "problem": e.prompt} for e in prompts]
     shown = {"\n".join(m["content"] for m in e.messages()) if chat else e.text(): e.answer for e in prompts}
-    recorder, stop = Recorder(run, shown), StopAtSignal()
+    recorder = Recorder(run, shown)
     interim = Interim(run, recorder, settings.eval_every, lambda: test(model, tokenizer).accuracy)
     graded = Noisy(task, settings.reward_noise, settings.seed) if settings.reward_noise else task
     try:
@@ -161,25 +151,12 @@ def _train(
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[recorder, interim, stop],
+            callbacks=[recorder, interim],
         )
     except ValueError as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     recorder.trainer = trainer
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
-    checkpoint = run.last_checkpoint()
-    run.forget_after(int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
-    if steps := restore_finished(model, checkpoint):
-        return False, steps
-    try:
-        with stop.listening():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
-        stop.requested = True
-    finally:
-        recorder.close()
-    return stop.requested and trainer.state.global_step < trainer.state.max_steps, trainer.state.global_step
+    return run_trainer(trainer, model, run, recorder)
 
 
 def _check_room(output: Path, model: Any, config: GCPOConfig) -> None:

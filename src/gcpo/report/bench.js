@@ -105,11 +105,18 @@ function showCosts() {
       name,
       known(reached) ? `${num(reached)} of ${num(reached + censored)}` : "–",
       ...kinds.map((kind) => num(middle[kind])),
-      ...kinds.map((kind) => estimated(ratios[name]?.[kind], two)),
+      ...kinds.map((kind) => ratio(ratios[name]?.[kind])),
+      name in ratios ? `${ratios[name].reached.map(num).join(" and ")} of ${num(ratios[name].pairs)}` : "–",
     ]),
   );
-  const head = ["Task and model", "Target", "Recipe", "Reached", ...kinds.map(capital), ...kinds.map((kind) => `Ratio of ${kind}`)];
+  const head = ["Task and model", "Target", "Recipe", "Reached", ...kinds.map(capital), ...kinds.map((kind) => `Ratio of ${kind}`), "Pairs"];
   $("costs-table").replaceChildren(table(head, rows, { "aria-label": "Cost to the target" }));
+}
+
+/** A ratio and its interval; what is not known of it is infinite. */
+function ratio(estimate) {
+  const factor = (x) => (known(x) ? two(x) : "∞");
+  return estimate ? value(factor(estimate.value), estimate.ci95?.map(factor).join(" to ")) : "–";
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -120,10 +127,10 @@ const told = (settings) => Object.entries(settings).map(([name, value]) => `${pl
 
 function showTuning() {
   const rows = Object.entries(bench.tuning).flatMap(([problem, rows]) =>
-    Object.entries(rows).map(([name, { chosen, edges, candidates }]) => [
+    Object.entries(rows).map(([name, { chosen, pending, edges, candidates }]) => [
       problem,
       name,
-      told(chosen) || "none: all failed",
+      told(chosen) || (pending ? `not yet: ${num(pending)} tuning runs to go` : "none: all failed"),
       edges.map(plain).join(", ") || "–",
       candidates.map(({ settings, score }) => `${told(settings)}: ${percent(score)}`).join("; ") || "no choice",
     ]),

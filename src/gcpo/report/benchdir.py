@@ -1,7 +1,7 @@
 """Read the directory of a bench into plain data fit for JSON.
 
 The page trusts what leaves this module: an estimate has a ``value`` and a ``ci95`` of two numbers, either may be None;
-the columns of a curve are of one length. Notes as for a training run.
+the columns of a curve are of one length. Of a ratio of costs None stands for infinity. Notes as for a training run.
 """
 
 from pathlib import Path
@@ -33,8 +33,19 @@ def read(directory: Path) -> Record:
         "comparisons": mapped(bench.get("comparisons"), _comparisons),
         "problems": mapped(bench.get("problems"), _problem),
         "tuning": mapped(bench.get("tuning"), lambda row: mapped(row, _tuned)),
-        "notes": [*notes, *(f"Failed: {cell}: {text(reason)}" for cell, reason in failed.items())],
+        "notes": [*notes, *_caveats(bench), *(f"Failed: {cell}: {text(reason)}" for cell, reason in failed.items())],
     }
+
+
+def _caveats(bench: Record) -> list[str]:
+    """What a reader of the scores should know."""
+    problems = _asis(bench.get("problems"))
+    left_out = [name for name in problems if name not in items(bench.get("scored", list(problems)))]
+    shared = mapped(bench.get("shared_prompts"), lambda row: numbers([_asis(row).get(k) for k in ("shared", "of")], 2))
+    return [
+        *(f"The result is without {name}, on which not every recipe has a run." for name in left_out),
+        *(f"{name}: {both} of {n} held-out prompts are also those of tuning." for name, (both, n) in shared.items()),
+    ]
 
 
 def _asis(value: Any) -> Record:
@@ -57,19 +68,25 @@ def _problem(row: Any) -> Record:
         "target": number(found.get("target")),
         "recipes": mapped(found.get("recipes"), _recipe),
         "comparisons": mapped(found.get("comparisons"), _comparisons),
-        "ratios": mapped(found.get("cost_ratios"), lambda row: mapped(_only(row, _COSTS), _ratio)),
+        "ratios": mapped(found.get("cost_ratios"), _ratio),
     }
 
 
-def _only(row: Any, names: tuple[str, ...]) -> Record:
-    return {name: _asis(row).get(name) for name in names}
-
-
-def _ratio(value: Any) -> Record:
-    """An estimate whose interval may have one end, as where some resamples never reach the target."""
-    found = _asis(value)
-    ends = numbers(found.get("ci95"), 2)
-    return {"value": number(found.get("value")), "ci95": None if ends == [None, None] else ends}
+def _ratio(row: Any) -> Record:
+    """A ratio's value and the ends of its interval are None where they are infinite."""
+    found = _asis(row)
+    costs = {name: found[name] for name in _COSTS if isinstance(found.get(name), dict)}
+    return {
+        **{
+            name: {
+                "value": number(cost.get("value")),
+                "ci95": numbers(cost["ci95"], 2) if isinstance(cost.get("ci95"), list) else None,
+            }
+            for name, cost in costs.items()
+        },
+        "pairs": number(found.get("pairs")),
+        "reached": numbers(found.get("reached"), 2),
+    }
 
 
 def _recipe(row: Any) -> Record:
@@ -92,6 +109,7 @@ def _tuned(row: Any) -> Record:
     found = _asis(row)
     return {
         "chosen": _asis(found.get("chosen")),
+        "pending": number(found.get("pending")) or 0,
         "edges": [text(edge) for edge in items(found.get("edges"))],
         "candidates": [
             {"settings": _asis(c.get("settings")), "score": number(c.get("score"))}

@@ -5,17 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from gcpo.cli import main
-from gcpo.experiment.bench.bench import _chosen
+from gcpo.experiment.bench import curves
+from gcpo.experiment.bench.bench import _shared_prompts
 from gcpo.experiment.bench.bench import bench as bench_of
-from gcpo.experiment.bench.curves import COSTS, Curve
 from gcpo.experiment.bench.plan import parse
-from gcpo.experiment.settings import RunError, UsageError
+from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.train import _reward, train
 from tests.experiment.test_train import ENVIRONMENT, gcpo, lines
 
 TINY = """
@@ -39,7 +38,6 @@ host = "trl"
 recipe = "gcpo"
 """
 TIMES = ("seconds", "report")
-GRID = {"learning_rates": [1e-4, 2e-4], "tuning_seeds": [7]}
 
 
 def config(path, seeds, more=""):
@@ -105,6 +103,20 @@ def test_a_finished_bench_runs_nothing_and_says_the_same(bench, capsys):
     assert [run.with_name("seed=0.log").read_text() for run in cells(place).values()] == logs
 
 
+def test_tables_that_cannot_be_written_are_said_in_a_sentence_and_those_of_before_stay(bench, capsys):
+    place, words, _ = bench
+    words = [*map(str, words)]
+    before = (place / "out/bench.json").read_text()
+    (place / "out/.bench.json.partial").symlink_to("/dev/full")
+    assert main(words) == 1
+    assert "out/bench.json cannot be written (No space left on device): make room" in capsys.readouterr().err
+    assert (place / "out/bench.json").read_text() == before
+    assert main([*words, "--export", words[1]]) == 1
+    assert "tiny.toml cannot be written (File exists)" in capsys.readouterr().err
+    assert main(["bench", words[1], "--output", words[1]]) == 2
+    assert "tiny.toml cannot be written (Not a directory): choose another" in capsys.readouterr().err
+
+
 def test_wrong_words_are_refused_before_the_first_run(tmp_path, capsys):
     path = config(tmp_path / "tiny.toml", [0])
     path.write_text(path.read_text() + "learning_rat = 1\n")
@@ -114,32 +126,53 @@ def test_wrong_words_are_refused_before_the_first_run(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_candidate_is_looked_at_before_the_first_run(tmp_path):
-    plan = parse(
-        {"task": [{"task": "countdown"}], "tuning_seeds": [7]}
-        | {"recipe": [{"recipe": "seed-grpo", "tune": {"gcpo_alpha": [0.1, -1.0]}}]}
+@pytest.mark.parametrize("host", ["gcpo", "trl"])
+def test_a_curve_counts_every_response_that_was_graded(host, tmp_path, monkeypatch):
+    """Also where a step takes several batches of responses, which the host logs the mean length of."""
+    graded = []
+
+    def counting(task, prompts):
+        reward = _reward(task, prompts)
+
+        def correct(completions, problem, completion_ids, **given):
+            graded.extend(map(len, completion_ids))
+            return reward(completions, problem, completion_ids=completion_ids, **given)
+
+        return correct
+
+    monkeypatch.setattr("gcpo.experiment.train._reward", counting)
+    batches = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "steps_per_generation": 2}
+    small = {"max_steps": 2, "eval_prompts": 4, "eval_samples": 1, "report": False, "logging_steps": 1}
+    train(resolve(TrainSettings, {"host": host, "recipe": "grpo", **batches, **small}), tmp_path / "run")
+    cost = curves.read(tmp_path / "run").cost
+    assert cost["samples"].tolist() == [0, len(graded)] == [0, 64]
+    assert cost["tokens"][-1] == pytest.approx(sum(graded))
+
+
+def test_prompts_that_tuning_and_reports_share_are_counted(tmp_path, capsys):
+    """Of 20 rows 10 are held out, and 6 of them are asked: two draws of 6 share at least 2."""
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(20)))
+    tasks = [{"name": "sums", "data": str(data), "held_out": 0.5}, {"task": "countdown"}]
+    recipes = [{"recipe": "grpo"}]
+    rates = {"learning_rates": [1e-4, 2e-4], "tuning_seeds": [7], "eval_prompts": 6}
+    told = parse({"task": tasks, "recipe": recipes, **rates})
+    found = _shared_prompts(told)
+    assert list(found) == ["sums/starter"]
+    assert found["sums/starter"]["of"] == 6
+    assert 2 <= found["sums/starter"]["shared"] < 6
+    assert (
+        f"{found['sums/starter']['shared']} of 6 held-out prompts are also those of tuning" in capsys.readouterr().err
     )
-    with pytest.raises(UsageError, match="alpha must be at least 0"):
-        bench_of(plan, tmp_path / "out", 1)
+    assert _shared_prompts(parse({"task": tasks, "recipe": recipes})) == {}
+
+
+def test_every_candidate_is_checked_before_the_first_run(tmp_path):
+    recipes = [{"recipe": "seed-grpo", "tune": {"gcpo_alpha": [0.1, -1.0]}}]
+    told = parse({"task": [{"task": "chain"}], "recipe": recipes, "tuning_seeds": [7]})
+    with pytest.raises(UsageError, match="seed-grpo on chain/starter: "):
+        bench_of(told, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_nothing_is_chosen_of_a_tuning_that_has_not_ended(tmp_path):
-    plan = parse({"task": [{"task": "countdown"}], "recipe": [{"recipe": "grpo"}]} | GRID)
-    finished = [cell for cell in plan.tuning_cells() if cell.candidate["learning_rate"] == 1e-4]
-    curve = Curve(np.zeros(2), {name: np.arange(2.0) for name in COSTS})
-    runner = SimpleNamespace(failed={}, curve=lambda cell: curve if cell in finished else None)
-    assert _chosen(plan, runner)["countdown/starter"]["grpo"]["chosen"] is None
-    runner.failed = {str(cell.directory): "it broke" for cell in plan.tuning_cells() if cell not in finished}
-    assert _chosen(plan, runner)["countdown/starter"]["grpo"]["chosen"] == {"learning_rate": 1e-4}
-
-
-def test_a_directory_that_cannot_be_written_ends_a_bench_in_a_sentence(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/cells").write_text("in the way")
-    plan = parse({"task": [{"task": "countdown"}], "recipe": [{"recipe": "grpo"}], "seeds": [0]})
-    with pytest.raises(RunError, match=r"cannot be written .*: make room or make it writable, then give the same"):
-        bench_of(plan, tmp_path / "out", 1)
 
 
 @pytest.mark.slow

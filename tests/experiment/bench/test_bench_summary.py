@@ -57,7 +57,7 @@ def test_half_the_steps_is_three_quarters_of_the_seconds_at_one_and_a_half_a_ste
     for name, expected in (("steps", 0.5), ("samples", 0.5), ("tokens", 0.5), ("seconds", 0.75)):
         assert ratio[name]["value"] == pytest.approx(expected)
         assert ratio[name]["ci95"] == pytest.approx([expected, expected])
-    assert ratio["unreached"] == 0
+    assert (ratio["reached"], ratio["infinite"], ratio["undefined"]) == ([3, 2], 0, 0)
 
 
 def test_runs_that_never_reach_the_target_are_counted_and_beyond_all_others():
@@ -70,25 +70,46 @@ def test_runs_that_never_reach_the_target_are_counted_and_beyond_all_others():
     assert fixed["problems"]["chain/starter"]["recipes"]["gcpo"]["to_target"]["median"]["steps"] == 0
 
 
-def test_a_target_beyond_both_gives_no_ratio():
-    runs = {name: {0: curve(0.2, 0.3, 0.4)} for name in ("grpo", "gcpo")}
-    found = summarise(plan(task=[{"task": "chain", "target": 0.9}]), {"chain/starter": runs})
-    ratio = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
-    assert (ratio["steps"]["value"], ratio["unreached"], ratio["baseline_unreached"]) == (None, 1.0, 1.0)
+@pytest.mark.parametrize(
+    ("ours", "base", "ratio", "reached"),
+    [
+        (0.3, 0.3, None, [0, 0]),
+        (0.3, 0.5, {"value": None, "ci95": [None, None]}, [0, 2]),  # infinite: the recipe alone does not get there
+        (0.5, 0.3, {"value": 0.0, "ci95": [0.0, 0.0]}, [2, 0]),  # the baseline's miss is not charged to the recipe
+        (0.5, 0.5, {"value": 1.0, "ci95": [1.0, 1.0]}, [2, 2]),
+    ],
+)
+def test_who_misses_the_target_decides_the_ratio(ours, base, ratio, reached):
+    runs = {name: {s: curve(0.2, 0.25, end) for s in (0, 1)} for name, end in (("grpo", base), ("gcpo", ours))}
+    found = summarise(plan(task=[{"task": "chain", "target": 0.4}]), {"chain/starter": runs})
+    row = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
+    assert all(row[cost] == ratio for cost in curves.COSTS)
+    assert row["reached"] == reached
 
 
-def test_who_alone_gets_to_the_target_has_a_ratio_of_nothing_and_who_alone_does_not_an_infinite_one():
-    better = {s: curve(0.2, 0.5, 0.9) for s in range(3)}
-    worse = {s: curve(0.2, 0.3, 0.4) for s in range(3)}
-    at = plan(task=[{"task": "chain", "target": 0.8}])
-    for base, ours, value, ends, missed in (
-        (worse, better, 0.0, [0.0, 0.0], (0.0, 1.0)),
-        (better, worse, None, [None, None], (1.0, 0.0)),
-    ):
-        found = summarise(at, {"chain/starter": {"grpo": base, "gcpo": ours}})
-        ratio = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
-        assert (ratio["tokens"]["value"], ratio["tokens"]["ci95"]) == (value, ends)
-        assert (ratio["unreached"], ratio["baseline_unreached"]) == missed
+def test_resamples_without_a_ratio_are_left_out_of_its_interval():
+    """Of two seeds one reaches the target, on either side: a resample of the other twice says nothing."""
+    runs = {name: {0: curve(0.2, 0.3, 0.9), 1: curve(0.2, 0.2, 0.3)} for name in ("grpo", "gcpo")}
+    found = summarise(plan(task=[{"task": "chain", "target": 0.5}]), {"chain/starter": runs})
+    row = found["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
+    assert row["steps"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert (row["infinite"], row["undefined"]) == (0, pytest.approx(0.25, abs=0.05))
+
+
+def test_scores_are_of_the_problems_on_which_every_recipe_has_a_run():
+    """The hard problem, on which gcpo crashed, would else pull grpo down alone."""
+    both = plan(task=[{"task": "chain"}, {"task": "product"}])
+    easy, hard = (({s: curve(0.0, 0.0, end) for s in range(3)}) for end in (0.8, 0.1))
+    table = {"chain/starter": {"grpo": easy, "gcpo": easy}, "product/starter": {"grpo": hard, "gcpo": {}}}
+    found = summarise(both, table)
+    assert found["scored"] == ["chain/starter"]
+    for recipe in ("grpo", "gcpo"):
+        assert found["scores"][recipe]["final"]["iqm"]["value"] == pytest.approx(0.8)
+    tuning = {p: {r: {"chosen": {}, "edges": []} for r in ("grpo", "gcpo")} for p in table}
+    shown = text(tables(found | {"plan": {"baseline": "grpo"}, "tuning": tuning})[0])
+    assert (
+        "1 of 2 problems; without a run of each: product/starter; the IQM of fewer than 4 runs is their mean" in shown
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,15 +127,15 @@ def test_seeds_that_only_one_has_are_compared_with_nothing():
     assert nothing["comparisons"] == {"final": {}, "area": {}}
 
 
-def chosen(scores, **change):
-    """What is chosen where the candidate's final accuracy is ``scores[learning rate]``, None for a failed run."""
+def chosen(scores, failed=True, **change):
+    """What is chosen where the candidate's final accuracy is ``scores[learning rate]``, None for no finished run."""
     p = plan(learning_rates=sorted(scores), tuning_seeds=[7, 8], rule="final", **change)
 
     def read(cell):
         score = scores[cell.candidate["learning_rate"]]
         return None if score is None or (score < 0 and cell.seed == 8) else curve(0, 0, abs(score))
 
-    return choose(p, p.problems[0], p.recipes[0], read)
+    return choose(p, p.problems[0], p.recipes[0], read, lambda cell: failed)
 
 
 def test_the_best_on_the_tuning_seeds_is_chosen_a_tie_goes_to_the_smaller():
@@ -128,6 +149,13 @@ def test_a_candidate_with_a_failed_run_is_out():
     assert found["chosen"] == {"learning_rate": 1e-4}
     assert [row["score"] for row in found["candidates"]] == [0.3, None]
     assert chosen({1e-4: None, 2e-4: None})["chosen"] is None
+
+
+def test_nothing_is_chosen_while_runs_are_pending():
+    found = chosen({1e-4: 0.3, 2e-4: -0.9}, failed=False)
+    assert (found["chosen"], found["pending"], found["edges"]) == (None, 1, [])
+    assert [row["score"] for row in found["candidates"]] == [0.3, None]
+    assert chosen({1e-4: 0.3, 2e-4: 0.4}, failed=False)["pending"] == 0
 
 
 def test_tables_as_text_markdown_and_csv(tables_of_two, tmp_path):
@@ -144,38 +172,28 @@ def test_tables_as_text_markdown_and_csv(tables_of_two, tmp_path):
         [base, ours] = csv.DictReader(file)
     assert float(ours["steps ratio"]) == pytest.approx(0.5)
     assert (base["steps ratio"], base["steps ratio low"]) == ("", "")
+    assert (ours["pairs: reached"], base["pairs: reached"]) == ("3 and 2 of 3", "")
     with (tmp_path / "curves.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+
+
+def test_an_infinite_ratio_is_told_from_none(tables_of_two):
+    ratio = tables_of_two["problems"]["chain/starter"]["cost_ratios"]["gcpo"]
+    ratio |= {"steps": {"value": None, "ci95": [0.5, None]}, "tokens": None}
+    tuning = {"chain/starter": {name: {"chosen": {}, "edges": []} for name in ("grpo", "gcpo")}}
+    targets = tables(tables_of_two | {"plan": {"baseline": "grpo"}, "tuning": tuning})[-1]
+    assert "  ∞ (0.5 to ∞)  0.5 (0.5 to 0.5)  -  " in text(targets)
+
+
+def test_several_batches_of_responses_in_a_step_all_count():
+    found = curves._generated([{"step": 1, "completions/mean_length": 5.0, "generations": 4}], 8, [0, 1])
+    assert (found["samples"].tolist(), found["tokens"].tolist()) == ([0, 32], [0, 160])
 
 
 @pytest.mark.parametrize(("parts", "responses", "tokens"), [("first_draws", 6, 27), ("dynamic", 12, 71)])
 def test_what_is_drawn_in_parts_is_counted_as_drawn(parts, responses, tokens):
     plain = {"step": 1, "completions/mean_length": 5.0}
     drawn = {f"gcpo/{parts}/responses": responses, f"gcpo/{parts}/tokens": tokens}
-    found = curves._generated([plain, plain | drawn | {"step": 2}], {"responses": 8}, [0, 1, 2])
+    found = curves._generated([plain, plain | drawn | {"step": 2}], 8, [0, 1, 2])
     assert found["samples"].tolist() == [0, 8, 8 + responses]
     assert found["tokens"].tolist() == [0, 40, 40 + tokens]
-
-
-@pytest.mark.parametrize(
-    ("n", "every", "samples"), [(4, 1, [0, 32, 64, 96]), (2, 4, [0, 8, 8, 16]), (2, 3, [0, 8, 16, 16])]
-)
-def test_responses_are_counted_as_often_as_they_are_drawn(n, every, samples):
-    """n micro-batches a step, responses drawn in every so many of them: TRL says their lengths when it draws."""
-    draws = {k // n + 1 for k in range(3 * n) if k % every == 0}
-    metrics = [{"step": s} | ({"completions/mean_length": 5.0} if s in draws else {}) for s in (1, 2, 3)]
-    summary = {"responses": 8, "micro_batches": n, "generate_every": every}
-    found = curves._generated(metrics, summary, [0, 1, 2, 3])
-    assert found["samples"].tolist() == samples
-    assert found["tokens"].tolist() == [5 * count for count in samples]
-
-
-def test_scores_are_over_the_problems_that_every_recipe_has_runs_of():
-    easy, hard = {0: curve(0.8, 0.8, 0.8)}, {0: curve(0.1, 0.1, 0.1)}
-    tasks = plan(task=[{"task": "chain"}, {"task": "product"}])
-    table = {"chain/starter": {"grpo": easy, "gcpo": easy}, "product/starter": {"grpo": hard, "gcpo": {}}}
-    scores = summarise(tasks, table)["scores"]
-    assert {name: (row["final"]["mean"]["value"], row["final"]["problems"]) for name, row in scores.items()} == {
-        "grpo": (0.8, 1),
-        "gcpo": (0.8, 1),
-    }

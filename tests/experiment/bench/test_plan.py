@@ -41,6 +41,13 @@ def test_what_is_told_later_wins_and_every_recipe_is_told_the_same_but_for_itsel
     assert str(first.directory) == "chain/small/grpo/lr=1e-05/seed=4"
 
 
+def test_what_is_chosen_by_is_evaluated_on_other_prompts_than_what_is_reported():
+    plan = parse(SMALL | {"settings": {"eval_seed": 3}, "tuning_seeds": [7], "learning_rates": [1e-4, 2e-4]})
+    assert {cell.settings.eval_seed for cell in plan.tuning_cells()} == {4}
+    reported = [plan.cell(plan.problems[0], r, {"learning_rate": 1e-4}, s) for r in plan.recipes for s in plan.seeds]
+    assert {cell.settings.eval_seed for cell in reported} == {3}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configurations_that_are_shipped_can_be_read(path):
     plan = read(path)
@@ -73,7 +80,10 @@ REFUSED = [
     ({"recipe": [{"recipe": "grpo", "seed": 1}]}, "sets seed, which the bench sets itself"),
     ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": []}}]}, "must map settings to lists"),
     ({"recipe": [{"recipe": "grpo", "tune": {"learning_rate": [1]}}]}, "sets learning_rate, which the bench sets"),
-    ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": [1, "2"]}}]}, "values to tune must be of one kind"),
+    ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": [1, "x"]}}]}, r"different numbers, .* found \[1, 'x'\]"),
+    ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": [1, 1.0]}}]}, "must give gcpo_alpha different numbers"),
+    ({"recipe": [{"recipe": "grpo", "tune": {"reward": [["math"]]}}]}, "must give reward different numbers"),
+    ({"learning_rates": [float("nan")]}, "learning_rates must be a list of different positive numbers"),
     ({"rule": "best"}, "rule must be area or final, found 'best'"),
     ({"baseline": "rloo"}, "baseline must be one of the recipes grpo, gcpo, found 'rloo'"),
     ({"settings": 3}, "settings must be a table of settings"),
@@ -97,8 +107,3 @@ def test_a_wrong_value_names_its_cell():
     plan = parse(SMALL | {"task": [{"task": "chain", "reward_noise": 2}]})
     with pytest.raises(UsageError, match="grpo on chain/starter: reward_noise must be a share"):
         _ = next(plan.every_cell()).settings
-
-
-def test_tuning_runs_are_measured_on_other_prompts_than_those_of_the_report():
-    plan = parse(SMALL | {"tuning_seeds": [7], "seeds": [0], "settings": {"eval_seed": 4}})
-    assert {cell.seed: cell.settings.eval_seed for cell in plan.every_cell()} == {7: 5, 0: 4}

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gcpo.experiment.bench import run
 from gcpo.experiment.bench.plan import parse
 from gcpo.experiment.bench.run import Runner
-from gcpo.experiment.settings import UsageError
+from gcpo.experiment.settings import RunError, UsageError
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub.py")))
 
@@ -104,3 +106,39 @@ def test_ctrl_c_is_passed_on_once_and_nothing_new_begins(tmp_path):
     _, said = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in said
     assert [starts(tmp_path, cell) for cell in all_cells] == [1, 1, 0]
+
+
+def test_a_process_that_begins_while_ctrl_c_arrives_is_asked_to_end_too(tmp_path, monkeypatch):
+    """The signal comes between the process's start and its being known; it would train to its end unasked."""
+    [cell] = cells(0)
+    found, begun = runner(tmp_path), []
+
+    def popen(*words, **given):
+        begun.append(subprocess.Popen(*words, **given))
+        wait_until(lambda: starts(tmp_path, cell))
+        os.kill(os.getpid(), signal.SIGINT)
+        found._stopping.wait(1)  # a bench that does not wait for this one takes stock now
+        return begun[0]
+
+    monkeypatch.setenv("STUB_SECONDS", "5")
+    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL))
+    with pytest.raises(KeyboardInterrupt):
+        found.run([cell], lambda *_: None)
+    assert begun[0].returncode != 0
+    assert found.curve(cell) is None
+
+
+@pytest.mark.parametrize("name", ["seed=0.lock", ".seed=0.yaml.partial", "seed=0.log"])
+def test_a_full_disk_is_said_in_a_sentence_and_what_runs_is_asked_to_end(name, tmp_path):
+    full, other = cells(0, 1)
+    place = (tmp_path / full.directory).parent
+    place.mkdir(parents=True)
+    (place / name).mkdir()  # what cannot be opened to write
+    found = runner(tmp_path)
+    with pytest.raises(RunError, match=r"seed=0.* cannot be written \(Is a directory\): make room"):
+        found.run([full, other], lambda *_: None)
+    (place / name).rmdir()
+    again = runner(tmp_path)
+    again.run([full, other], lambda *_: None)
+    assert again.failed == {}
+    assert again.curve(full).final == again.curve(other).final == 0.5

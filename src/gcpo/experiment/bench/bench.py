@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from gcpo.experiment.bench.plan import Cell, Plan
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.bench.summary import summarise
 from gcpo.experiment.bench.tuning import choose
-from gcpo.experiment.rundir import plain
-from gcpo.experiment.settings import RunError, UsageError
-from gcpo.experiment.subject import build_task, versions
+from gcpo.experiment.rundir import plain, write_whole, writing
+from gcpo.experiment.settings import TrainSettings, UsageError
+from gcpo.experiment.subject import build_task, draw, versions
 from gcpo.experiment.train import build_config
 
 
@@ -33,40 +34,39 @@ def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
         What ``bench.json`` holds; its page is ``report.html``. Of a bench that Ctrl-C stopped, what there is.
 
     Raises:
-        UsageError: The plan cannot be carried out, or the directory holds cells of other settings; nothing was run.
-        RunError: The disk is full or not writable; what was finished is kept.
+        UsageError: The plan cannot be carried out, or the directory cannot be written, or holds cells of other
+            settings; nothing was run.
+        RunError: The disk is full; the same command goes on.
     """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     runner = Runner(output / "cells", jobs)
     _check(plan, output, runner)
+    shared = _shared_prompts(plan)
+    try:
+        runner.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the output {output} cannot be written ({error.strerror}): choose another.") from error
     interrupted = False
     try:
-        try:
-            _run(runner, plan.tuning_cells(), "tuning")
-            _run(runner, _reported(plan, _chosen(plan, runner)), "report")
-        except KeyboardInterrupt:
-            interrupted = True
-        result: dict[str, Any] = plain(_result(plan, runner, interrupted))
-        _write(output / "bench.json", json.dumps(result, indent=1) + "\n")
+        _run(runner, plan.tuning_cells(), "tuning")
+        _run(runner, _reported(plan, _chosen(plan, runner)), "report")
+    except KeyboardInterrupt:
+        interrupted = True
+    result: dict[str, Any] = plain(_result(plan, runner, interrupted) | {"shared_prompts": shared})
+    write_whole(output / "bench.json", json.dumps(result, indent=1) + "\n")
+    with writing(output / "report.html"):
         report.build(output)
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or output} cannot be written ({error.strerror or error}): make room or make it "
-            "writable, then give the same command again, which goes on with what is left."
-        ) from error
     return result
 
 
 def _chosen(plan: Plan, runner: Runner) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each recipe trains with, by problem; nothing is chosen before all of its tuning has ended."""
-    chosen = {
-        problem.name: {recipe.name: choose(plan, problem, recipe, runner.curve) for recipe in plan.recipes}
+    """What each recipe trains with, by problem."""
+    return {
+        problem.name: {
+            recipe.name: choose(plan, problem, recipe, runner.curve, runner.has_failed) for recipe in plan.recipes
+        }
         for problem in plan.problems
     }
-    for cell in plan.tuning_cells():
-        if runner.curve(cell) is None and str(cell.directory) not in runner.failed:
-            chosen[cell.problem.name][cell.recipe.name] |= {"chosen": None, "edges": []}
-    return chosen
 
 
 def _reported(plan: Plan, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
@@ -99,17 +99,34 @@ def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
 def _check(plan: Plan, output: Path, runner: Runner) -> None:
     """Refuse what cannot work before the first run."""
     cells = list(plan.every_cell())
-    seen = set()
-    for cell in cells:
-        kind = cell.directory.parent  # seeds differ in nothing that is checked
-        if kind not in seen:
-            seen.add(kind)
-            settings = cell.settings
-            try:
-                build_config(settings, build_task(settings), output)
-            except UsageError as error:
-                raise UsageError(f"{cell.recipe.name} on {cell.problem.name}: {error}") from error
+    apart = {cell.directory.parent: cell for cell in cells}  # of a candidate's runs, which differ in their seeds, one
+    for cell in apart.values():
+        settings = cell.settings
+        try:
+            build_config(settings, build_task(settings), output)
+        except UsageError as error:
+            raise UsageError(f"{cell.recipe.name} on {cell.problem.name}: {error}") from error
     runner.check(cells)
+
+
+def _shared_prompts(plan: Plan) -> dict[str, dict[str, int]]:
+    """How many held-out prompts of the reported runs the tuning runs have too, by problem; told where there are any.
+
+    Data may hold fewer than both need.
+    """
+    found = {}
+    tuned = {cell.problem.name: cell for cell in plan.tuning_cells()}
+    for problem, cell in tuned.items():
+        reported = plan.cell(cell.problem, cell.recipe, cell.candidate, plan.seeds[0])
+        first, second = _held_out(cell.settings), _held_out(reported.settings)
+        if both := len(first & second):
+            found[problem] = {"shared": both, "of": len(second)}
+            print(f"{problem}: {both} of {len(second)} held-out prompts are also those of tuning", file=sys.stderr)
+    return found
+
+
+def _held_out(settings: TrainSettings) -> set[str]:
+    return {e.prompt for e in draw(build_task(settings), "test", settings.eval_prompts, settings.eval_seed)}
 
 
 def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
@@ -151,9 +168,3 @@ def _told(plan: Plan) -> dict[str, Any]:
             for kind in ("tasks", "models", "recipes")
         },
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

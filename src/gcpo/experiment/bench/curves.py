@@ -48,25 +48,22 @@ def read(run: Path) -> Curve | None:
     seconds = [0.0, *(e["time"] for e in between), summary["seconds"]]
     return Curve(
         np.array([a["accuracy"] for a in accuracy]),
-        {"steps": np.array(steps, float), "seconds": np.array(seconds, float)} | _generated(metrics, summary, steps),
+        {"steps": np.array(steps, float), "seconds": np.array(seconds, float)}
+        | _generated(metrics, summary["responses"], steps),
     )
 
 
-def _generated(metrics: list[Record], summary: Record, steps: Sequence[int]) -> dict[str, Float[np.ndarray, " T"]]:
-    """Responses sampled and their tokens up to each of the steps.
-
-    A row's lengths are means over the generations of its step: of one in several steps, or of several in one.
-    """
-    n, every = summary.get("micro_batches", 1), summary.get("generate_every", 1)
-    drawn = {m["step"]: _drawn(m, summary["responses"]) for m in metrics if "completions/mean_length" in m}
-    counts = {step: (-(-step * n // every) + (-(step - 1) * n // every)) * row for step, row in drawn.items()}
-    until = [np.array([row for step, row in counts.items() if step <= s]).reshape(-1, 2).sum(0) for s in steps]
-    return {name: np.array([row[i] for row in until], float) for i, name in enumerate(("samples", "tokens"))}
+def _generated(metrics: list[Record], responses: int, steps: Sequence[int]) -> dict[str, Float[np.ndarray, " T"]]:
+    """Responses sampled and their tokens up to each of the steps: a step that generates says how long they were."""
+    drawn = {m["step"]: _drawn(m, responses) for m in metrics if "completions/mean_length" in m}
+    until = [np.array([counts for step, counts in drawn.items() if step <= s]).reshape(-1, 2).sum(0) for s in steps]
+    return {name: np.array([counts[i] for counts in until], float) for i, name in enumerate(("samples", "tokens"))}
 
 
-def _drawn(row: Record, responses: int) -> Float[np.ndarray, " 2"]:
-    """Responses and tokens of a generation; where it has parts, other responses are drawn than a batch has."""
+def _drawn(row: Record, responses: int) -> tuple[float, float]:
+    """Responses and tokens of a step's generations; one in parts draws other responses than a batch has."""
+    times = row.get("generations", 1)  # the host logs their means
     for parts in ("gcpo/first_draws", "gcpo/dynamic"):
         if f"{parts}/tokens" in row:
-            return np.array([row[f"{parts}/responses"], row[f"{parts}/tokens"]], float)
-    return np.array([responses, responses * row["completions/mean_length"]], float)
+            return times * row[f"{parts}/responses"], times * row[f"{parts}/tokens"]
+    return times * responses, times * responses * row["completions/mean_length"]

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,21 @@ def _scores(bench: Bench) -> Table:
     columns = [(score, how) for score in ("final", "area") for how in ("iqm", "mean")]
     head = tuple(f"{score} {how}" for score, how in columns)
     rows = [
-        [name, row["final"]["runs"], row["final"].get("problems"), *(row[score].get(how) for score, how in columns)]
+        [name, row["final"]["runs"], *(row[score].get(how) for score, how in columns)]
         for name, row in bench["scores"].items()
     ]
-    title = "Accuracy on held-out prompts, over the tasks and models that every recipe has runs of"
-    return Table("scores", title, ("recipe", "runs", "problems", *head), rows, head)
+    title = f"Accuracy on held-out prompts, {_scored(bench)}"
+    if any(row["final"]["runs"] < 4 for row in bench["scores"].values()):
+        title += "; the IQM of fewer than 4 runs is their mean"
+    return Table("scores", title, ("recipe", "runs", *head), rows, head)
+
+
+def _scored(bench: Bench) -> str:
+    """What the scores are over; a problem on which a recipe has no run would compare different things."""
+    left_out = [name for name in bench["problems"] if name not in bench["scored"]]
+    if not left_out:
+        return "all problems"
+    return f"{len(bench['scored'])} of {len(bench['problems'])} problems; without a run of each: {', '.join(left_out)}"
 
 
 def _compared(row: Mapping[str, Any]) -> list[Any]:
@@ -101,9 +112,14 @@ def _targets(bench: Bench) -> Table:
             ratio = found["cost_ratios"].get(recipe, {})
             reached = f"{to['reached']} of {to['reached'] + to['censored']}"
             costs = [to["median"][name] for name in COSTS]
-            rows.append([problem, found["target"], recipe, reached, *costs, *(ratio.get(name) for name in COSTS)])
-    head = (*COSTS, *(f"{name} ratio" for name in COSTS))
-    title = "Cost to the target: median over runs, and ratio of the mean curves to the baseline's"
+            paired = "{} and {} of {}".format(*ratio["reached"], ratio["pairs"]) if ratio else None
+            ratios = [ratio.get(name) for name in COSTS]
+            rows.append([problem, found["target"], recipe, reached, *costs, *ratios, paired])
+    head = (*COSTS, *(f"{name} ratio" for name in COSTS), "pairs: reached")
+    title = (
+        "Cost to the target: median over runs, and ratio of the mean curves to the baseline's; of the pairs, how many "
+        "of the recipe's runs and of the baseline's reached it"
+    )
     return Table("to_target", title, ("problem", "target", "recipe", "reached", *head), rows, ("target",))
 
 
@@ -142,9 +158,8 @@ def _shown(table: Table, row: list[Any]) -> list[str]:
 
 def _cell(value: Any, share: bool) -> str:
     if isinstance(value, Mapping):
-        ends = value["ci95"]
-        interval = "" if ends is None else f" ({_cell(ends[0], share)} to {_cell(ends[1], share)})"
-        return _cell(value["value"], share) + interval
+        middle, *ends = ("∞" if number is None else _cell(number, share) for number in _numbers(value))
+        return f"{middle} ({' to '.join(ends)})" if ends else middle
     if isinstance(value, float):
         return f"{100 * value:.1f}" if share else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     return "-" if value in (None, "") else str(value).replace("|", "\\|")
@@ -175,4 +190,12 @@ def _ends(name: str, wide: list[str]) -> list[str]:
 def _flat(value: Any, wide: bool) -> list[Any]:
     if not wide:
         return [value]
-    return [value["value"], *(value["ci95"] or (None, None))] if isinstance(value, Mapping) else [value, None, None]
+    if not isinstance(value, Mapping):
+        return [value, None, None]
+    numbers = [inf if number is None else number for number in _numbers(value)]
+    return [*numbers, None, None][:3]
+
+
+def _numbers(estimate: Mapping[str, Any]) -> list[float | None]:
+    """An estimate's value and the ends of its interval, if it has one; None stands for infinity."""
+    return [estimate["value"], *(estimate["ci95"] or ())]

@@ -14,11 +14,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gcpo.experiment.settings import TrainSettings, UsageError, resolve, suggest
 
-Phase = Literal["tuning", "report"]
 Value = int | float | bool | str
 
 _SHORT = {
@@ -79,7 +78,7 @@ class Cell:
         candidate: What is tuned: the learning rate, and the recipe's further settings.
         seed: Of prompts, sampling and data order.
         common: Settings of all cells.
-        tunes: Its accuracy is what a candidate is chosen by: on other held-out prompts than those of the report.
+        tuning: Whether something is chosen by it; then it is evaluated on other held-out prompts.
     """
 
     problem: Problem
@@ -87,7 +86,7 @@ class Cell:
     candidate: Mapping[str, Value]
     seed: int
     common: Mapping[str, Any]
-    tunes: bool = False
+    tuning: bool = False
 
     @property
     def directory(self) -> Path:
@@ -115,7 +114,7 @@ class Cell:
             settings = resolve(TrainSettings, told)
         except UsageError as error:
             raise UsageError(f"{self.recipe.name} on {self.problem.name}: {error}") from error
-        return replace(settings, eval_seed=settings.eval_seed + self.tunes)
+        return replace(settings, eval_seed=settings.eval_seed + self.tuning)
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ class Plan:
 
     def cell(self, problem: Problem, recipe: Entry, candidate: Mapping[str, Value], seed: int) -> Cell:
         """One of them."""
-        return Cell(problem, recipe, candidate, seed, self.common, tunes=seed in self.tuning_seeds)
+        return Cell(problem, recipe, candidate, seed, self.common, seed in self.tuning_seeds)
 
     @property
     def common(self) -> dict[str, Any]:
@@ -269,8 +268,12 @@ def _grids(name: str, tune: Any) -> dict[str, tuple[Value, ...]]:
         raise UsageError(f"tune of recipe {name!r} must map settings to lists of values, found {tune!r}.")
     _settings(tune, f"tune of recipe {name!r}")
     for key, values in tune.items():
-        if len({str if isinstance(value, str) else float for value in values}) > 1:
-            raise UsageError(f"values to tune must be of one kind, found {values!r} of {key}: give numbers or words.")
+        alike = any(all(type(value) in kinds for value in values) for kinds in ((int, float), (bool,), (str,)))
+        if not alike or len(set(values)) < len(values):
+            raise UsageError(
+                f"tune of recipe {name!r} must give {key} different numbers, different words, or true and false, "
+                f"found {values!r}."
+            )
     return {key: tuple(values) for key, values in tune.items()}
 
 
@@ -291,7 +294,7 @@ def _tables(kind: str, value: Any) -> list[Mapping[str, Any]]:
 def _list(key: str, value: Any) -> tuple[Any, ...]:
     said, kind = _LISTS[key]
     fits = isinstance(value, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
-    if not fits or (key == "learning_rates" and any(v <= 0 for v in value)) or len(set(value)) < len(value):
+    if not fits or (key == "learning_rates" and not all(v > 0 for v in value)) or len(set(value)) < len(value):
         raise UsageError(f"{key} must be a list of different {said}, found {value!r}.")
     return tuple(value)
 
@@ -302,4 +305,4 @@ def _no_other(table: Mapping[str, Any], known: tuple[str, ...], of: str) -> None
             raise UsageError(f"{of} has no key {key!r}{suggest(key, known) or ': it has ' + ', '.join(known) + '.'}")
 
 
-__all__ = ["Cell", "Entry", "Phase", "Plan", "Problem", "parse", "read"]
+__all__ = ["Cell", "Entry", "Plan", "Problem", "parse", "read"]

@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 import yaml
 
 from gcpo.experiment.bench.curves import Curve, read
 from gcpo.experiment.bench.plan import Cell
+from gcpo.experiment.rundir import write_whole, writing
 from gcpo.experiment.settings import UsageError
 
 
@@ -43,10 +45,15 @@ class Runner:
     failed: dict[str, str] = field(default_factory=dict)
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
 
     def curve(self, cell: Cell) -> Curve | None:
         """The curve of a cell; None if it is not finished."""
         return read(self.root / cell.directory)
+
+    def has_failed(self, cell: Cell) -> bool:
+        """Whether a cell was run and failed."""
+        return str(cell.directory) in self.failed
 
     def check(self, cells: Iterable[Cell]) -> None:
         """Refuse a directory that holds cells of other settings.
@@ -73,10 +80,11 @@ class Runner:
 
         Raises:
             KeyboardInterrupt: Ctrl-C; each running cell ends its step and keeps a checkpoint. The second ends at once.
+            RunError: The disk is full; running cells end as at Ctrl-C.
         """
         with ThreadPoolExecutor(self.jobs) as pool:
-            futures: dict[Future[str | None], Cell] = {pool.submit(self._one, cell): cell for cell in cells}
             try:
+                futures: dict[Future[str | None], Cell] = {pool.submit(self._one, cell): cell for cell in cells}
                 for future in as_completed(futures):
                     cell = futures[future]
                     if (reason := future.result()) is not None:
@@ -87,12 +95,13 @@ class Runner:
                 raise
 
     def _stop(self, pool: ThreadPoolExecutor) -> None:
-        self._stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for ask in (signal.SIGINT, signal.SIGKILL):
-            for process in list(self._processes):
-                process.send_signal(ask)
             try:
+                with self._starting:  # what has begun can be asked, and nothing begins afterwards
+                    self._stopping.set()
+                for process in list(self._processes):
+                    process.send_signal(ask)
                 while self._processes:
                     time.sleep(0.1)
                 return
@@ -102,39 +111,49 @@ class Runner:
     def _one(self, cell: Cell) -> str | None:
         """Run a cell to its end; why it failed, or None."""
         run = self.root / cell.directory
-        run.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{run}.lock", "w") as lock:
+        with writing(run.parent):
+            run.parent.mkdir(parents=True, exist_ok=True)
+        with _opened(Path(f"{run}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a process that an earlier bench left
-            if self._stopping.is_set():
-                return "not begun"
-            if read(run) is None and (code := self._train(cell, run, lock.fileno())):
-                return f"exit code {code}: {_last_line(Path(f'{run}.log'))}"
+            if read(run) is None:
+                code = self._train(cell, run, lock.fileno())
+                if code is None:
+                    return "not begun"
+                if code:
+                    return f"exit code {code}: {_last_line(Path(f'{run}.log'))}"
             for left in ("checkpoints", "model"):
                 shutil.rmtree(run / left, ignore_errors=True)
         return None
 
-    def _train(self, cell: Cell, run: Path, lock: int) -> int:
+    def _train(self, cell: Cell, run: Path, lock: int) -> int | None:
+        """The exit code of a cell's process; None if the bench is being stopped."""
         settings = Path(f"{run}.yaml")
-        settings.write_text(yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
+        write_whole(settings, yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
         command = [*self.train, "--config", str(settings), "--output", str(run)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with open(f"{run}.log", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=[lock],  # held by the process, also if this one dies
-                start_new_session=True,  # Ctrl-C is ours to pass on, once
-            )
-            self._processes.add(process)
+        with _opened(Path(f"{run}.log"), "ab") as log:
+            with self._starting:
+                if self._stopping.is_set():
+                    return None
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    pass_fds=[lock],  # held by the process, also if this one dies
+                    start_new_session=True,  # Ctrl-C is ours to pass on, once
+                )
+                self._processes.add(process)
             try:
-                if self._stopping.is_set():  # it was born while the others were being asked
-                    process.send_signal(signal.SIGINT)
                 return process.wait()
             finally:
                 self._processes.discard(process)
+
+
+def _opened(path: Path, mode: str) -> IO[Any]:
+    with writing(path):
+        return path.open(mode)
 
 
 def _last_line(log: Path) -> str:

@@ -1,7 +1,7 @@
 """Curves of the reported seeds as tables: what ``bench.json`` holds.
 
-    scores        final accuracy and area under the curve of each recipe: IQM and mean over the problems that every
-                  recipe has runs of
+    scores        final accuracy and area under the curve of each recipe: IQM and mean over the problems on which every
+                  recipe has a run
     comparisons   each recipe with the baseline: paired differences, probability of improvement, p by flipping the
                   signs of the differences by seed, adjusted by Holm over all recipes
     problems      the same for one task and model, adjusted by Holm over all recipes and problems; the mean curve, and
@@ -10,8 +10,8 @@
 The target is the baseline's mean final accuracy, or the task's own. A run reaches it where the line through its
 evaluations first does; one that never does is censored: counted, and beyond every other in the median. The cost ratio
 is of the mean curves over the seeds both have, in every resample with the target of that resample: infinite where the
-recipe alone does not get there, 0 where the baseline alone does not, of no value where neither does. Infinity is None
-in ``bench.json``.
+recipe alone does not reach it, 0 where the baseline alone does not, and undefined, so left out, where neither does.
+JSON has no infinity: ``value`` and the ends of ``ci95`` are null instead; a ratio that is undefined is null itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +29,8 @@ Runs = Mapping[int, Curve]
 """Curves of one recipe on one problem, by seed."""
 Table = Mapping[str, Mapping[str, Runs]]
 """By the names of problems, then of recipes."""
+Side = tuple[Float[np.ndarray, "n T"], Mapping[str, Float[np.ndarray, "n T"]]]
+"""Accuracies and costs of n paired runs of a recipe."""
 SCORES = ("final", "area")
 _RESAMPLES = 1000
 
@@ -44,10 +46,11 @@ def summarise(plan: Plan, table: Table) -> dict[str, Any]:
     apart = {score: {name: _comparisons(plan, [runs], score) for name, runs in table.items()} for score in SCORES}
     for tables in (*whole.values(), *apart.values()):
         _adjust(tables)
-    ran = [r.name for r in plan.recipes if any(runs[r.name] for runs in table.values())]
-    common = [runs for runs in table.values() if all(runs[name] for name in ran)]
+    names = [r.name for r in plan.recipes if any(runs[r.name] for runs in table.values())]
+    common = {problem: runs for problem, runs in table.items() if all(runs[name] for name in names)}
     return {
         "scores": {r.name: {score: _score(common, r.name, score) for score in SCORES} for r in plan.recipes},
+        "scored": list(common),
         "comparisons": {score: whole[score]["all"] for score in SCORES},
         "problems": {
             problem.name: _problem(plan, problem, table[problem.name])
@@ -70,16 +73,11 @@ def _problem(plan: Plan, problem: Problem, runs: Mapping[str, Runs]) -> dict[str
     }
 
 
-def _score(problems: Iterable[Mapping[str, Runs]], recipe: str, score: str) -> dict[str, Any]:
-    strata = [_column(runs[recipe], score) for runs in problems if runs[recipe]]
+def _score(table: Table, recipe: str, score: str) -> dict[str, Any]:
+    strata = [_column(runs[recipe], score) for runs in table.values() if runs[recipe]]
     if not strata:
         return {"runs": 0}
-    return {
-        "runs": sum(map(len, strata)),
-        "problems": len(strata),
-        "iqm": bootstrap(strata, iqm),
-        "mean": bootstrap(strata, mean),
-    }
+    return {"runs": sum(map(len, strata)), "iqm": bootstrap(strata, iqm), "mean": bootstrap(strata, mean)}
 
 
 def _column(runs: Runs, score: str) -> Float[np.ndarray, "n 1"]:
@@ -168,38 +166,55 @@ def _at(cost: Float[np.ndarray, " T"], index: float) -> float:
 
 
 def _ratio(first: Runs, base: Runs, fixed: float | None) -> dict[str, Any]:
-    """Ratios of costs with intervals, and in what share of resamples the mean curves do not reach the target."""
+    """Ratios of costs with intervals, and how many runs of each side reach the target.
+
+    ``infinite`` and ``undefined`` are shares of resamples.
+    """
     seeds = [seed for seed in first if seed in base]
     sides = [_stacked([runs[seed] for seed in seeds]) for runs in (first, base)]
-    draws = np.random.default_rng(0).integers(len(seeds), size=(_RESAMPLES, len(seeds)))
-    spent = np.array([_spent(sides, rows, fixed) for rows in [np.arange(len(seeds)), *draws]])  # (1 + R, 2, costs)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value, *resampled = spent[:, 0] / spent[:, 1]
-    out: dict[str, Any] = {"pairs": len(seeds)}
-    for side, name in enumerate(("unreached", "baseline_unreached")):
-        out[name] = float(np.isinf(spent[1:, side, 0]).mean())
-    for i, name in enumerate(COSTS):
-        ratios = [row[i] for row in resampled if not np.isnan(row[i])]
-        out[name] = {"value": _finite(value[i]), "ci95": _ends(ratios) if len(seeds) > 1 and ratios else None}
-    return out
+    rng, whole = np.random.default_rng(0), np.arange(len(seeds))
+    draws = rng.integers(len(seeds), size=(_RESAMPLES, len(seeds)))
+    values, ratios = _costs_ratio(sides, whole, fixed), np.array([_costs_ratio(sides, rows, fixed) for rows in draws])
+    defined = ratios[~np.isnan(ratios).any(1) & (len(seeds) > 1)]  # one pair has no interval
+    target = _target(sides[1], whole, fixed)
+    return {
+        "pairs": len(seeds),
+        "reached": [sum(crossing(a, target) is not None for a in accuracy) for accuracy, _ in sides],
+        "infinite": float(np.isinf(ratios).any(1).mean()),
+        "undefined": float(np.isnan(ratios).any(1).mean()),
+        **{name: _open(*each) for name, *each in zip(COSTS, values, defined.T, strict=True)},
+    }
 
 
-def _ends(ratios: Sequence[float]) -> list[float | None]:
-    return [_finite(end) for end in np.quantile(ratios, [0.025, 0.975], method="nearest")]
+def _open(value: float, resampled: Float[np.ndarray, " R"]) -> dict[str, Any] | None:
+    """A ratio and its interval, null for infinity; None for a ratio that is undefined."""
+    if np.isnan(value):
+        return None
+    ends = np.quantile(resampled, [0.025, 0.975], method="nearest") if len(resampled) else None
+    return {"value": _finite(value), "ci95": None if ends is None else [_finite(end) for end in ends]}
 
 
-def _stacked(curves: Sequence[Curve]) -> tuple[Float[np.ndarray, "n T"], dict[str, Float[np.ndarray, "n T"]]]:
+def _stacked(curves: Sequence[Curve]) -> Side:
     return np.array([c.accuracy for c in curves]), {n: np.array([c.cost[n] for c in curves]) for n in COSTS}
 
 
-def _spent(sides: Sequence[Any], rows: np.ndarray, fixed: float | None) -> list[list[float]]:
-    """What the mean curve of some of the seeds costs until the target, of both sides; infinite if it does not."""
-    target = float(sides[1][0][rows, -1].mean()) if fixed is None else fixed
-    where = [crossing(accuracy[rows].mean(0), target) for accuracy, _ in sides]
-    return [
-        [np.inf if w is None else _at(costs[name][rows].mean(0), w) for name in COSTS]
-        for w, (_, costs) in zip(where, sides, strict=True)
-    ]
+def _target(base: Side, rows: np.ndarray, fixed: float | None) -> float:
+    return float(base[0][rows, -1].mean()) if fixed is None else fixed
+
+
+def _costs_ratio(sides: Sequence[Side], rows: np.ndarray, fixed: float | None) -> Float[np.ndarray, " costs"]:
+    """The ratio of each cost for some of the seeds: inf, 0 or NaN where one or both mean curves miss the target."""
+    target = _target(sides[1], rows, fixed)
+    mine, theirs = (_spent(side, rows, target) for side in sides)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(mine / theirs)
+
+
+def _spent(side: Side, rows: np.ndarray, target: float) -> Float[np.ndarray, " costs"]:
+    """What the mean curve of some seeds costs until it reaches the target; infinite if it never does."""
+    accuracy, costs = side
+    where = crossing(accuracy[rows].mean(0), target)
+    return np.array([np.inf if where is None else _at(costs[name][rows].mean(0), where) for name in COSTS])
 
 
 def _finite(value: float) -> float | None:

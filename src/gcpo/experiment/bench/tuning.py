@@ -3,8 +3,8 @@
     chosen = argmax over candidates of the mean over tuning seeds of the area under the accuracy curve, or of the final
     accuracy, as the plan's rule says; of equals the first, which has the smaller learning rate
 
-A candidate one of whose runs failed is out. Where the chosen value ends its grid, a better one may lie beyond:
-``edges`` names such settings.
+A candidate one of whose runs failed is out. Nothing is chosen before every run has ended. Where the chosen value ends
+its grid, a better one may lie beyond: ``edges`` names such settings.
 """
 
 from collections.abc import Callable
@@ -16,31 +16,42 @@ from gcpo.experiment.bench.curves import Curve
 from gcpo.experiment.bench.plan import Cell, Entry, Plan, Problem
 
 
-def choose(plan: Plan, problem: Problem, recipe: Entry, curve: Callable[[Cell], Curve | None]) -> dict[str, Any]:
+def choose(
+    plan: Plan,
+    problem: Problem,
+    recipe: Entry,
+    curve: Callable[[Cell], Curve | None],
+    failed: Callable[[Cell], bool],
+) -> dict[str, Any]:
     """What a recipe trains with on a problem.
 
     Args:
         plan: The bench.
         problem: A task and a model.
         recipe: A recipe.
-        curve: The curve of a cell; None if its run failed.
+        curve: The curve of a cell; None if its run is not finished.
+        failed: Whether it failed.
 
     Returns:
-        ``candidates``, each with its ``settings`` and its mean ``score`` (None if a run failed; none without a
-        choice), the ``chosen`` settings (None if all failed), and their ``edges``.
+        ``candidates``, each with its ``settings`` and its mean ``score`` (None if a run is not finished; none without
+        a choice), how many runs are ``pending``, the ``chosen`` settings (None if all failed or some are pending), and
+        their ``edges``.
     """
     candidates = plan.candidates(problem, recipe)
     if len(candidates) == 1:
-        return {"candidates": [], "chosen": candidates[0], "edges": []}
+        return {"candidates": [], "pending": 0, "chosen": candidates[0], "edges": []}
     rows: list[dict[str, Any]] = []
+    pending = 0
     for candidate in candidates:
-        curves = [curve(plan.cell(problem, recipe, candidate, seed)) for seed in plan.tuning_seeds]
+        cells = [plan.cell(problem, recipe, candidate, seed) for seed in plan.tuning_seeds]
+        curves = [curve(cell) for cell in cells]
+        pending += sum(c is None and not failed(cell) for c, cell in zip(curves, cells, strict=True))
         scores = [getattr(c, plan.rule) for c in curves if c is not None]
         rows.append({"settings": candidate, "score": float(np.mean(scores)) if len(scores) == len(curves) else None})
-    whole = [row for row in rows if row["score"] is not None]
+    whole = [row for row in rows if row["score"] is not None and not pending]
     best = max(whole, key=lambda row: row["score"], default=None)  # of equals the first
     chosen = None if best is None else best["settings"]
-    return {"candidates": rows, "chosen": chosen, "edges": _edges(candidates, chosen or {})}
+    return {"candidates": rows, "pending": pending, "chosen": chosen, "edges": _edges(candidates, chosen or {})}
 
 
 def _edges(candidates: list[dict[str, Any]], chosen: dict[str, Any]) -> list[str]:
