@@ -118,6 +118,8 @@ def test_doctor_names_what_is_missing(monkeypatch, capsys):
         ),
         (["sft", "--task", "math-500", "--data", __file__], "must end with one of .jsonl"),
         (["train", "--reward", "maths"], "a reward must be one of exact"),
+        (["train", "test_split=dev"], "test_split is for data, found the task 'countdown' without any: leave it out"),
+        (["eval", "--answer-field", "gold"], "answer_field is for data, found the task 'countdown' without any"),
         (["train", "prompt_template={prompt}!"], "prompt_template is for data, found the built-in task 'countdown'"),
         (["train", "task_settings={a: 1}"], "task_settings are for reasoning-gym/NAME, found task 'countdown'"),
         (["eval", "--samples", "0", "greedy=false"], "samples must be at least 1"),

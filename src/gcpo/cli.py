@@ -167,7 +167,7 @@ def _sft(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     output = arguments.output or _directory("sft", settings.subject)
     summary = sft(settings, output)
-    return summary, f"{_train_table(summary, output)}\nmodel: {output / 'model'}"
+    return summary, _train_table(summary, output)
 
 
 def _eval(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -205,6 +205,7 @@ def _train_table(summary: dict[str, Any], output: Path) -> str:
         lines.append(f"{'change':8}{100 * summary['change']['accuracy']:>+8.1f}  {low:>+10.1f} to {high:+.1f}")
     if summary["status"] == "interrupted":
         lines.append(f"interrupted after {summary['steps']} steps; the same command with --output {output} goes on")
+    lines.append(f"model: {output / 'model'}")
     lines.append(f"report: {summary['report'] or f'gcpo report {output} draws it'}")
     return "\n".join(lines)
 

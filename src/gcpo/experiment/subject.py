@@ -23,6 +23,10 @@ from gcpo.tasks.posed import Posed
 from gcpo.tasks.rewards import parse
 from gcpo.tasks.sources import Source
 
+_OF_DATA = (
+    "data_config", "data_split", "test_split", "prompt_field", "answer_field", "choices_field", "solution_field"
+)  # fmt: skip
+
 
 def load_signals(settings: TaskSettings) -> None:
     """Run the user's file of signals, if there is one."""
@@ -57,6 +61,9 @@ def _problems(settings: TaskSettings) -> Task:
         return _benchmark(BENCHMARKS[settings.task], settings)
     if given:
         return _data(settings)
+    for name in _OF_DATA:
+        if getattr(settings, name) is not None:
+            raise UsageError(f"{name} is for data, found the task {settings.task!r} without any: leave it out.")
     if settings.task.startswith(PREFIX):
         return ReasoningGym(settings.task.removeprefix(PREFIX), settings.task_settings, settings.prompt_template)
     if settings.prompt_template is not None:
