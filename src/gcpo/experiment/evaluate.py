@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from gcpo.experiment.progress import bar
+from gcpo.experiment.settings import SFTSettings, TrainSettings
 from gcpo.experiment.statistics import interval, wilson
 from gcpo.policies.sampling import posed, respond
 from gcpo.tasks import Example, Task
 
-__all__ = ["Evaluation", "evaluate", "interval"]
+__all__ = ["Evaluation", "Examiner", "evaluate", "interval"]
 
 Rates = Float[np.ndarray, " prompts"]
 
@@ -79,3 +81,36 @@ def evaluate(
             grades += [task.score(r, e) for r, e in zip(responses, batch, strict=True)]
     model.train(training)
     return Evaluation(np.array(grades).reshape(len(examples), samples).mean(1), samples)
+
+
+class Examiner:
+    """Evaluates what is trained on the same held-out prompts each time.
+
+    Args:
+        task: Grades the responses.
+        examples: The prompts.
+        settings: How many responses to sample, and the seed.
+        length: Longest response.
+        chat: Pose prompts as a user's turn.
+    """
+
+    def __init__(
+        self, task: Task, examples: Sequence[Example], settings: SFTSettings | TrainSettings, length: int, chat: bool
+    ) -> None:
+        self._task, self._examples, self._settings = task, examples, settings
+        self._length, self.chat = length, chat
+
+    def __call__(self, model: Any, tokenizer: Any, label: str | None = None) -> Evaluation:
+        """The model as it stands, with a progress bar of this label."""
+        return evaluate(
+            model,
+            tokenizer,
+            self._task,
+            self._examples,
+            samples=self._settings.eval_samples,
+            seed=self._settings.eval_seed,
+            max_new_tokens=self._length,
+            chat=self.chat,
+            batch_size=512 if model.num_parameters() < 10_000_000 else 32,
+            progress=lambda batches: batches if label is None else bar(over=batches, label=label),
+        )

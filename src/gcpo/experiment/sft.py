@@ -13,15 +13,15 @@ from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
 from gcpo.experiment.adapters import merged, with_lora
-from gcpo.experiment.evaluate import Evaluation, evaluate
+from gcpo.experiment.evaluate import Examiner
 from gcpo.experiment.hostconfig import host_config
-from gcpo.experiment.progress import Metrics, bar
+from gcpo.experiment.progress import Metrics
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import SFTSettings, UsageError, own
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
 from gcpo.experiment.training import run_trainer
 from gcpo.integrations.trl_sft import SFTConfig, SFTTrainer
-from gcpo.tasks import Example, Task
+from gcpo.tasks import Example
 from gcpo.tasks.base import gap
 
 _PROMPTS = 4096  # of a task with problems without number; data is used whole
@@ -48,20 +48,18 @@ def sft(settings: SFTSettings, output: Path) -> dict[str, Any]:
     chat = poses_chat(settings, tokenizer)
     model = with_lora(model, settings)
     run = RunDirectory(output, {"command": "sft", **settings.as_dict(), "versions": versions()})
+    test = Examiner(task, held_out, settings, settings.eval_max_new_tokens or task.max_new_tokens, chat)
     summary: dict[str, Any] = {"before": None, "after": None} | run.summary() | {"status": "running"}
 
-    def measure(label: str) -> dict[str, Any]:
-        return _measured(model, tokenizer, task, held_out, settings, chat, label).as_dict()
-
     with run.noting_failure(summary):
-        summary["before"] = summary["before"] or measure("before")
+        summary["before"] = summary["before"] or test(model, tokenizer, "before").as_dict()
         run.write_summary(summary)
         interrupted, steps = _train(model, tokenizer, config, solved, run, chat)
         model = merged(model, output / "adapter")
         run.write_directory("model", lambda path: (model.save_pretrained(path), tokenizer.save_pretrained(path)))
         summary |= {"steps": steps, "seconds": round(run.seconds(), 1)}
         summary["status"] = "interrupted" if interrupted else "finished"
-        summary["after"] = None if interrupted else measure("after")
+        summary["after"] = None if interrupted else test(model, tokenizer, "after").as_dict()
         run.write_summary(summary)
         summary["report"] = str(report.build(output))
         run.write_summary(summary)
@@ -122,20 +120,3 @@ def _train(
     except ValueError as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     return run_trainer(trainer, model, run, metrics)
-
-
-def _measured(
-    model: Any, tokenizer: Any, task: Task, examples: list[Example], settings: SFTSettings, chat: bool, label: str
-) -> Evaluation:
-    return evaluate(
-        model,
-        tokenizer,
-        task,
-        examples,
-        samples=settings.eval_samples,
-        seed=settings.eval_seed,
-        max_new_tokens=settings.eval_max_new_tokens or task.max_new_tokens,
-        chat=chat,
-        batch_size=512 if model.num_parameters() < 10_000_000 else 32,
-        progress=lambda batches: bar(over=batches, label=label),
-    )

@@ -15,9 +15,9 @@ from transformers.utils import logging as hf_logging
 
 from gcpo import policies, report
 from gcpo.experiment.adapters import merged, with_lora
-from gcpo.experiment.evaluate import Evaluation, evaluate, interval
+from gcpo.experiment.evaluate import Examiner, interval
 from gcpo.experiment.hostconfig import host_config
-from gcpo.experiment.progress import Interim, Recorder, bar
+from gcpo.experiment.progress import Interim, Recorder
 from gcpo.experiment.rundir import RunDirectory
 from gcpo.experiment.settings import TrainSettings, UsageError, own
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
@@ -74,7 +74,7 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     model = with_lora(model, settings)
     run = RunDirectory(output, {"command": "train", **settings.as_dict(), "versions": versions()})
     _check_room(output, model, config)
-    test = _Examiner(task, held_out, settings, config.max_completion_length, chat)
+    test = Examiner(task, held_out, settings, config.max_completion_length, chat)
 
     summary: dict[str, Any] = {"before": None, "after": None} | run.summary() | {"status": "running"}
     rates = run.read_json("rates.json")
@@ -104,29 +104,6 @@ def train(settings: TrainSettings, output: Path) -> dict[str, Any]:
     return summary
 
 
-class _Examiner:
-    """Evaluates on the same held-out prompts each time."""
-
-    def __init__(self, task: Task, examples: list[Example], settings: TrainSettings, length: int, chat: bool) -> None:
-        self._task, self._examples, self._settings = task, examples, settings
-        self._length, self.chat = length, chat
-
-    def __call__(self, model: Any, tokenizer: Any, label: str | None = None) -> Evaluation:
-        size = 512 if model.num_parameters() < 10_000_000 else 32
-        return evaluate(
-            model,
-            tokenizer,
-            self._task,
-            self._examples,
-            samples=self._settings.eval_samples,
-            seed=self._settings.eval_seed,
-            max_new_tokens=self._length,
-            chat=self.chat,
-            batch_size=size,
-            progress=lambda batches: batches if label is None else bar(over=batches, label=label),
-        )
-
-
 def _train(
     model: Any,
     tokenizer: Any,
@@ -135,7 +112,7 @@ def _train(
     task: Task,
     prompts: list[Example],
     run: RunDirectory,
-    test: _Examiner,
+    test: Examiner,
 ) -> tuple[bool, int]:
     """Train, from the last checkpoint if there is one; returns whether it was interrupted, and the steps done."""
     chat = test.chat
