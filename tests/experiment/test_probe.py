@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gcpo.experiment.geometry import Geometry
 from gcpo.experiment.probe import _columns, probe
 from gcpo.experiment.settings import ProbeSettings, UsageError, resolve
+from gcpo.probe.alignment import Pool
 from gcpo.recipes import RECIPES
 from gcpo.signals import SIGNALS
 from tests.experiment.test_train import gcpo, lines
@@ -70,6 +72,30 @@ def test_the_same_seed_gives_the_same_tables(run, tmp_path):
     again = gcpo("probe", "--json", *SMALL, "--output", tmp_path / "again")
     assert json.loads(again.stdout)["tracking"] == run[1]["tracking"]
     assert json.loads(again.stdout)["alignment"] == run[1]["alignment"]
+
+
+def test_responses_that_a_signal_does_not_see_join_no_meanings():
+    """Of three responses the last is like both others, which are not alike."""
+    same = torch.tensor([[[True, False, True], [False, True, True], [True, True, True]]])
+    texts = [["a", "b", "c"]]
+    pool = Pool(
+        torch.zeros(1, 3, 2), torch.zeros(1, 3), {"texts": texts, "points": torch.arange(3.0).view(1, 3, 1)}, same
+    )
+    seen = _columns(pool, slice(0, 2))
+    assert seen["labels"].tolist() == [[0, 1]]
+    assert (seen["texts"], seen["points"].flatten().tolist()) == ([["a", "b"]], [0, 1])
+    assert _columns(pool, slice(0, None))["labels"].tolist() == [[0, 0, 0]]
+    assert pool.part(torch.tensor([[0]]), torch.tensor([[2, 0]]))["labels"].tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(("equivalence", "expected"), [("cosine:0.9", {(0, 1), (1, 2)}), ("folded", {(0, 2)})])
+def test_geometry_says_who_means_the_same(equivalence, expected):
+    geometry = Geometry(ProbeSettings(equivalence=equivalence), None)
+    texts = ["#12", "#0.12", "6+6\n#12", "none"]
+    turned = torch.tensor([[[1.0, 0.0], [0.95, 0.3], [0.8, 0.6], [0.0, 0.0]]])
+    same = geometry._same(texts, {"embeddings": turned}, 4)[0]
+    pairs = {(i, j) for i, j in same.nonzero().tolist() if i < j}
+    assert pairs == expected
 
 
 def test_what_is_printed_for_people(tmp_path):
@@ -143,12 +169,3 @@ def test_geometry_comes_from_where_the_settings_say(run, tmp_path):
     changed = {n for b, a in zip(before, after, strict=True) for n in SIGNALS if b["signals"][n] != a["signals"][n]}
     assert {"cosine_dispersion", "barycentric_transport", "semantic_entropy"} <= changed
     assert not changed & {"reward_dispersion", "lexical_dispersion", "predictive_entropy"}
-
-
-def test_meanings_by_cosine_are_those_within_the_responses_that_a_signal_sees():
-    angles = torch.tensor([0.0, 1.0, 0.5])  # the third lies between the others, and would join them
-    inputs = {"embeddings": torch.stack([angles.cos(), angles.sin()], -1)[None], "labels": torch.zeros(1, 3).long()}
-    threshold = f"cosine:{np.cos(0.6)}"
-    assert len(_columns(inputs, slice(0, 3), threshold)["labels"].unique()) == 1
-    assert len(_columns(inputs, slice(0, 2), threshold)["labels"].unique()) == 2
-    assert _columns(inputs, slice(0, 2), "folded")["labels"].tolist() == [[0, 0]]

@@ -1,13 +1,17 @@
 """What signals need to know of sampled responses, from where the settings of a probe say."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Bool
 from torch import Tensor
 
 from gcpo.experiment.settings import ProbeSettings, UsageError
-from gcpo.integrations.steering import meanings, measure_texts
+from gcpo.integrations.steering import measure_texts
 from gcpo.policies.sampling import Sampled
-from gcpo.semantics import check_equivalence, check_steps, text_embedder
+from gcpo.semantics import check_equivalence, check_steps, extract_answer, text_embedder
+from gcpo.semantics.clustering import alike_by_cosine
+from gcpo.semantics.equivalence import equal_answers
 from gcpo.semantics.policy import MEASURED, Measure, backbone_of
 
 _POINTS = 8
@@ -37,9 +41,15 @@ class Geometry:
         self._measure = Measure(tokenizer, wanted, _POINTS, batch_size=settings.batch_size, steps=settings.steps)
 
     def __call__(self, model: Any, said: Sampled, G: int) -> dict[str, Tensor]:
-        """Of N responses in groups of G: (N / G, G, ...) each, on the CPU."""
+        """Of N responses in groups of G: (N / G, G, ...) each, on the CPU; ``same`` (N / G, G, G)."""
         measured = self._measure(model, backbone_of(model), *said[:4])
         if self._embedder:
             measured |= measure_texts(self._embedder, said.texts, self._by_text, _POINTS, self._settings.steps)
         inputs = {name: value.unflatten(0, (-1, G)).cpu() for name, value in measured.items()}
-        return inputs | {"labels": meanings(said.texts, inputs, G, equivalence=self._settings.equivalence)}
+        return inputs | {"same": self._same(said.texts, inputs, G)}
+
+    def _same(self, texts: Sequence[str], inputs: dict[str, Tensor], G: int) -> Bool[Tensor, "B G G"]:
+        """Which responses mean the same; meanings are the components of those that a signal sees."""
+        if (threshold := check_equivalence(self._settings.equivalence)) is not None:
+            return alike_by_cosine(inputs["embeddings"], threshold)
+        return equal_answers([extract_answer(text) for text in texts], G, self._settings.equivalence)

@@ -33,7 +33,6 @@ from gcpo.probe.sketch import estimates
 from gcpo.probe.tracking import Bootstrap, gap, spread_at_equal, tracking_table
 from gcpo.probe.variance import score_variance, weighted_variance
 from gcpo.recipes import RECIPES, Outcome, Recipe, recipe
-from gcpo.semantics import check_equivalence, cluster_by_cosine
 from gcpo.signals import SIGNALS
 from gcpo.tasks import Example, Task
 
@@ -89,10 +88,10 @@ def _run(
         torch.manual_seed(settings.seed)
         for part in _collect(model, tokenizer, geometry, task, examples, settings, chat):
             if not collected:  # a signal that fails shall do so before the long work
-                _measured(*part, steered, settings.group_size, settings.equivalence)
+                _measured(*part, steered, settings.group_size)
             collected.append(part)
     pool, grams = _joined(collected)
-    signals, targets, outcome = _measured(pool, grams, steered, settings.group_size, settings.equivalence)
+    signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
     run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
     run.write_text("prompts.jsonl", "".join(_lines(examples, pool, settings.group_size, signals, targets)))
@@ -163,7 +162,8 @@ def _collect(
         shape = (-1, settings.responses)
         texts = [said.texts[i : i + settings.responses] for i in range(0, len(rows), settings.responses)]
         inputs: dict[str, Any] = {**geometry(model, said, settings.responses), "texts": texts}
-        yield Pool(features.unflatten(0, shape).cpu(), torch.tensor(grades).view(shape), inputs), grams.cpu()
+        same = inputs.pop("same")
+        yield Pool(features.unflatten(0, shape).cpu(), torch.tensor(grades).view(shape), inputs, same), grams.cpu()
 
 
 def _whole(said: Sampled) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,22 +179,24 @@ def _joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
         name: torch.cat([pool.inputs[name] for pool in pools]) for name in pools[0].inputs if name != "texts"
     }
     inputs["texts"] = [group for pool in pools for group in pool.inputs["texts"]]
-    features, rewards = (torch.cat([getattr(pool, name) for pool in pools]) for name in ("features", "rewards"))
-    return Pool(features, rewards, inputs), torch.cat([grams for _, grams in parts])
+    features, rewards, same = (
+        torch.cat([getattr(pool, name) for pool in pools]) for name in ("features", "rewards", "same")
+    )
+    return Pool(features, rewards, inputs, same), torch.cat([grams for _, grams in parts])
 
 
 def _measured(
-    pool: Pool, grams: Tensor, steered: Recipe, G: int, equivalence: str
+    pool: Pool, grams: Tensor, steered: Recipe, G: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Outcome]:
     """Signals of the first G responses, targets of them and of the fresh ones, a number a prompt each."""
     base = recipe("grpo", base=steered.base, reward_range=steered.reward_range)
     targets = {}
     for sample_name, part in (("same", slice(0, G)), ("fresh", slice(G, None))):
-        K, inputs = grams[:, part, part], _columns(pool.inputs, part, equivalence)
-        outcome = base(pool.rewards[:, part], **inputs)
+        K = grams[:, part, part]
+        outcome = base(pool.rewards[:, part], **_columns(pool, part))
         targets[f"score_variance/{sample_name}"] = score_variance(K).numpy()
         targets[f"weighted_variance/{sample_name}"] = weighted_variance(K, outcome.advantages).numpy()
-    outcome = base(pool.rewards[:, :G], **_columns(pool.inputs, slice(0, G), equivalence), also=list(SIGNALS))
+    outcome = base(pool.rewards[:, :G], **_columns(pool, slice(0, G)), also=list(SIGNALS))
     for name in ("weighted_variance/same", "weighted_variance/fresh"):
         targets[f"{name}/live"] = np.where(outcome.live.numpy(), targets[name], np.nan)
     return {name: value.double().numpy() for name, value in outcome.signals.items()}, targets, outcome
@@ -221,15 +223,11 @@ def _lines(
         yield json.dumps(plain(row)) + "\n"
 
 
-def _columns(inputs: Any, part: slice, equivalence: str) -> dict[str, Any]:
-    """The inputs of some responses of each prompt."""
-    columns: dict[str, Any] = {
-        name: value[:, part] if isinstance(value, Tensor) else [group[part] for group in value]
-        for name, value in inputs.items()
-    }
-    if (threshold := check_equivalence(equivalence)) is not None:  # a response outside may have joined two inside
-        columns["labels"] = cluster_by_cosine(columns["embeddings"], threshold)
-    return columns
+def _columns(pool: Pool, part: slice) -> dict[str, Any]:
+    """Inputs of the same responses to every prompt."""
+    P, R = pool.rewards.shape
+    columns = torch.arange(R)[part]
+    return pool.part(torch.arange(P).unsqueeze(-1), columns.expand(P, -1))
 
 
 def _tracking(

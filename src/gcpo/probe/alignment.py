@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gcpo.recipes import Recipe
+from gcpo.semantics.clustering import connected_components
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,24 @@ class Pool:
         features: Gradient of each response's log-probability, or features with its inner products.
         rewards: Reward of each.
         inputs: What recipes need, by name: tensors (P, R, ...), or P lists of R texts.
+        same: Which responses mean the same, where ``labels`` are to follow from it; None: they are among the inputs.
     """
 
     features: Float[Tensor, "P R F"]
     rewards: Float[Tensor, "P R"]
     inputs: Mapping[str, Any]
+    same: Bool[Tensor, "P R R"] | None = None
+
+    def part(self, rows: Int[Tensor, "B 1"], columns: Int[Tensor, "B G"]) -> dict[str, Any]:
+        """Inputs of some responses to some prompts.
+
+        ``same`` need not be transitive: a response that is not among these may not join two that are.
+        """
+        inputs = {name: _take(value, rows, columns) for name, value in self.inputs.items()}
+        if self.same is None:
+            return inputs
+        same = self.same[rows.unsqueeze(-1), columns.unsqueeze(-1), columns.unsqueeze(-2)]
+        return inputs | {"labels": connected_components(same)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ def cosines(pool: Pool, recipes: Mapping[str, Recipe], plan: Plan) -> dict[str, 
     found: dict[str, list[list[float]]] = {name: [[] for _ in range(plan.blocks)] for name in recipes}
     for block, rows, columns in _batches(pool, here, plan, generator):
         rewards = _flipped(pool, pool.rewards[rows, columns], plan.flip, generator)
-        inputs = {name: _take(value, rows, columns) for name, value in pool.inputs.items()}
+        inputs = pool.part(rows, columns)
         scores = pool.features[rows, columns].flatten(0, 1)
         for name, recipe in recipes.items():
             update = recipe(rewards, **inputs).advantages.flatten().to(scores) @ scores

@@ -56,5 +56,12 @@ def cluster_by_cosine(
     Returns:
         (B, G) int64, as ``connected_components``.
     """
+    return connected_components(alike_by_cosine(embeddings, threshold, mask))
+
+
+def alike_by_cosine(
+    embeddings: Float[Tensor, "B G D"], threshold: float, mask: Bool[Tensor, "B G"] | None = None
+) -> Bool[Tensor, "B G G"]:
+    """The relation that ``cluster_by_cosine`` takes the components of; arguments as there."""
     u, valid = groups.unit(embeddings, mask)
-    return connected_components(u @ u.mT >= threshold - _ROUNDING, valid)
+    return (u @ u.mT >= threshold - _ROUNDING) & valid.unsqueeze(-1) & valid.unsqueeze(-2)

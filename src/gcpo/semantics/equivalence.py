@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from gcpo.semantics.answers import fold
@@ -91,16 +91,22 @@ def answer_labels(answers: Sequence[str | None], group_size: int, equivalence: s
     Raises:
         ValueError: The number of answers is not a multiple of ``group_size``, or the equivalence is unknown.
     """
+    labels = connected_components(equal_answers(answers, group_size, equivalence))
+    return labels + torch.arange(0, len(answers), group_size).unsqueeze(-1)
+
+
+def equal_answers(
+    answers: Sequence[str | None], group_size: int, equivalence: str = "folded"
+) -> Bool[Tensor, "B G G"]:
+    """The relation that ``answer_labels`` takes the components of; arguments and errors as there."""
     if equivalence not in EQUIVALENCES:
         raise ValueError(f"equivalence must be one of {', '.join(EQUIVALENCES)}, found {equivalence!r}.")
     if len(answers) % group_size:
         raise ValueError(f"answers must come in groups of {group_size}, found {len(answers)}.")
     equal = EQUIVALENCES[equivalence]
-    starts = range(0, len(answers), group_size)
-    rows = [answers[start : start + group_size] for start in starts]
+    rows = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
     same = [[[a is not None and b is not None and equal(a, b) for b in row] for a in row] for row in rows]
-    related = torch.tensor(same, dtype=torch.bool).view(-1, group_size, group_size)
-    return connected_components(related) + torch.tensor(starts, dtype=torch.long).unsqueeze(-1)
+    return torch.tensor(same, dtype=torch.bool).view(-1, group_size, group_size)
 
 
 @lru_cache(maxsize=65_536)
