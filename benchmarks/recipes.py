@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from gcpo.experiment.geometry import Geometry
 from gcpo.experiment.probe import _collect, _joined
 from gcpo.experiment.settings import ProbeSettings
-from gcpo.experiment.train import build_task, draw, load_policy, poses_chat, versions
+from gcpo.experiment.subject import build_task, draw, load_policy, poses_chat, versions
 from gcpo.probe.alignment import Plan, Pool, alignment
 from gcpo.recipes import Recipe, recipe
 
@@ -48,16 +49,15 @@ def pool_of(settings: ProbeSettings, file: Path | None) -> Pool:
     """The pool in the file, or a new one."""
     if file is not None and file.is_file():
         kept = torch.load(file, weights_only=True)
-        return Pool(kept["features"], kept["rewards"], kept["inputs"])
+        return Pool(**kept)
     task = build_task(settings)
     model, tokenizer = load_policy(settings.model, torch.device("cpu"))
     examples = draw(task, "train", settings.groups, settings.seed)
     torch.manual_seed(settings.seed)
-    pool, _ = _joined(
-        list(_collect(model.eval(), tokenizer, task, examples, settings, poses_chat(settings, tokenizer)))
-    )
+    chat, geometry = poses_chat(settings, tokenizer), Geometry(settings, tokenizer)
+    pool, _ = _joined(list(_collect(model.eval(), tokenizer, geometry, task, examples, settings, chat)))
     if file is not None:
-        torch.save({"features": pool.features, "rewards": pool.rewards, "inputs": dict(pool.inputs)}, file)
+        torch.save({**vars(pool), "inputs": dict(pool.inputs)}, file)
     return pool
 
 
