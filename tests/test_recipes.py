@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gcpo import RECIPES, recipe, signals
-from gcpo.advantages import score_baseline
+from gcpo.advantages import dr_grpo, score_baseline
 from gcpo.signals import SIGNALS
 
 B, G, S, D = 4, 8, 3, 16
@@ -309,9 +309,27 @@ def test_the_score_baseline_and_damping_take_the_lengths_of_the_scores():
     assert damped[2].eq(0).all()
     renormalised = recipe("grpo", base="score-baseline", damping=0.5)(rewards, scores=scores).advantages
     assert (renormalised[:2] / base[:2]).mean().item() == pytest.approx(1.0, abs=1e-5)
-    assert recipe("grpo", damping=0.5).needs == ("scores",)
+    assert recipe("grpo", damping=0.5).needs == recipe("grpo", damping_below=-1.0).needs == ("scores",)
+    assert recipe("gcpo", damping=0.0).needs == recipe("gcpo", damping=0.0, damping_below=0.0).needs == ()
     with pytest.raises(ValueError, match="recipe 'grpo' needs scores: pass scores="):
         recipe("grpo", damping=0.5)(rewards)
+
+
+def test_damping_below_the_baseline_has_a_power_of_its_own():
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    lengths = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [7.0, 8.0, 9.0]])
+    base, scores = dr_grpo(rewards), lengths.unsqueeze(-1)
+    method = recipe("dr-grpo", damping=1.0, damping_below=-2.0, renormalize=False)
+    raw = torch.where(rewards > 0, base / lengths, base * lengths**2)
+    torch.testing.assert_close(method(rewards, scores=scores).advantages, raw)
+    # each side by the mean over all live responses: doubling the lengths changes nothing
+    method = recipe("dr-grpo", damping=1.0, damping_below=-2.0)
+    unit = torch.where(rewards > 0, (1 / lengths)[:2].mean(), (lengths**2)[:2].mean())
+    torch.testing.assert_close(method(rewards, scores=scores).advantages, raw / unit)
+    torch.testing.assert_close(method(rewards, scores=2 * scores).advantages, raw / unit)
+    assert "dr-grpo / |score|^1 above, ^-2 below" in method.describe()
+    with pytest.raises(ValueError, match="damping_below must be finite"):
+        recipe("grpo", damping_below=float("nan"))
 
 
 def test_a_count_steers_from_one_upwards():

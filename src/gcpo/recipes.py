@@ -2,7 +2,7 @@
 
     u = signal within its bounds            in [0, 1], (B,)
     w = modulation(calibration(u, RD))      (B,), then renormalised to mean 1 over the live groups
-    v = damping(lengths of scores)          (B, G), then renormalised to mean 1 over live responses; 1 without damping
+    v = damping(lengths of scores)          (B, G), renormalised to mean 1 over live responses; 1 without damping
     A = base(rewards) * w * v               (B, G)
 
 This is the only place that marries signals to advantages.
@@ -57,6 +57,7 @@ class Recipe:
         alpha: Strength of the modulation, at least 0.
         scale: Value of a signal without an upper bound that counts as half; those with one have their own scale.
         damping: Power of the length of a response's score that its advantage is divided by, at least 0.
+        damping_below: The same for negative advantages; below 0, improbable responses are blamed more. None: the same.
         norms: Where lengths of scores come from, a name in ``gcpo.advantages.NORMS``.
         renormalize: Scale the weights to mean 1 over the live groups of the batch.
         reward_range: Largest minus smallest reward that can be given.
@@ -74,6 +75,7 @@ class Recipe:
     alpha: float = 1.0
     scale: float = 1.0
     damping: float = 0.0
+    damping_below: float | None = None
     norms: str = "scores"
     renormalize: bool = True
     reward_range: float = 1.0
@@ -94,6 +96,8 @@ class Recipe:
         for part in ("alpha", "damping"):
             if not 0 <= getattr(self, part) < math.inf:
                 raise ValueError(f"{part} must be at least 0 and finite, found {getattr(self, part)}.")
+        if self.damping_below is not None and not math.isfinite(self.damping_below):
+            raise ValueError(f"damping_below must be finite, found {self.damping_below}.")
         for part in ("scale", "reward_range"):
             if not getattr(self, part) > 0:
                 raise ValueError(f"{part} must be positive, found {getattr(self, part)}.")
@@ -113,7 +117,16 @@ class Recipe:
 
     @property
     def _needs_norms(self) -> bool:
-        return self.damping > 0 or self._base_needs_norms
+        return self.damps or self._base_needs_norms
+
+    @property
+    def damps(self) -> bool:
+        """Whether responses are weighted by the lengths of their scores."""
+        return self.damping != 0 or self._below != 0
+
+    @property
+    def _below(self) -> float:
+        return self.damping if self.damping_below is None else self.damping_below
 
     @property
     def _base_needs_norms(self) -> bool:
@@ -121,7 +134,9 @@ class Recipe:
 
     def describe(self) -> str:
         """The formula in one line: ``grpo * exponential(alpha=1) of u (1 - RD), u = barycentric_transport``."""
-        damped = f"{self.base} / |score|^{self.damping:g}" if self.damping else self.base
+        damped = f"{self.base} / |score|^{self.damping:g}" if self.damps else self.base
+        if self._below != self.damping:
+            damped += f" above, ^{self._below:g} below"
         if self._needs_norms and self.norms != "scores":
             damped += f" (lengths of scores by {self.norms})"
         if self.signal is None:
@@ -202,13 +217,16 @@ class Recipe:
                 found[name] = SIGNALS[name](inputs)
         weights = self._weights(found, counted, live)
         weighted = advantages * weights.unsqueeze(-1)
-        if self.damping and norms is not None:
-            weighted = weighted * self._damped(norms, counted & live.unsqueeze(-1))
+        if self.damps and norms is not None:
+            weighted = weighted * self._damped(norms, counted & live.unsqueeze(-1), advantages)
         return Outcome(weighted.to(rewards.dtype), advantages, weights, found, live, counted)
 
-    def _damped(self, norms: Tensor, counted: Tensor) -> Float[Tensor, "B G"]:
-        v = damping(norms, counted, self.damping)
-        return renormalize(v.flatten(), counted.flatten()).view_as(v) if self.renormalize else v
+    def _damped(self, norms: Tensor, counted: Tensor, advantages: Tensor) -> Float[Tensor, "B G"]:
+        """Each power has mean 1 of its own, so that a response's side of the baseline gains no weight as such."""
+        v = {c: damping(norms, counted, c) for c in (self.damping, self._below)}
+        if self.renormalize:
+            v = {c: renormalize(w.flatten(), counted.flatten()).view_as(w) for c, w in v.items()}
+        return torch.where(advantages < 0, v[self._below], v[self.damping])
 
     def _weights(self, signals: dict[str, Tensor], counted: Tensor, live: Tensor) -> Float[Tensor, " B"]:
         rd = signals["reward_dispersion"]

@@ -8,7 +8,7 @@ layer alone.
 The update of a group is sum_i A_i v_i s_i. With c = 1 every score counts as a direction; c = 0 leaves all as they
 are. A response that the policy finds improbable has a long score, and a reward that is right or wrong by chance is
 then felt most: with noisy rewards damping gains most (docs/results/alignment.md). Unlike a baseline it biases the
-gradient: improbable responses count less.
+gradient: improbable responses count less; with a negative c, more.
 
 It knows no batch: what one group gets does not hang on another. The scale of v is that of the scores; recipes bring
 its mean to 1.
@@ -34,7 +34,7 @@ def damping(norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float)
     Args:
         norms: Length of the gradient of each response's log-probability, or an estimate up to a factor.
         counted: Responses that count.
-        c: Power, at least 0.
+        c: Power.
     """
     s = groups.promote(norms)
     known = counted & s.isfinite() & (s > 0)

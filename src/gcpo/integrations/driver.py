@@ -28,7 +28,7 @@ HOSTS_OWN = "verl"
 """As ``base``: keep the host's advantages and scale them."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("alpha", "scale", "damping", "reward_range"), (int, float)),
+    **dict.fromkeys(("alpha", "scale", "damping", "damping_below", "reward_range"), (int, float)),
     **dict.fromkeys(
         ("recipe", "base", "signal", "calibration", "modulation", "norms", "embedder", "equivalence"), (str,)
     ),
@@ -54,6 +54,7 @@ class Options:
         alpha: Strength of the modulation.
         scale: Value of a signal without an upper bound that counts as half.
         damping: Power of the length of a response's score that its advantage is divided by.
+        damping_below: The same for negative advantages.
         norms: Where lengths of scores come from: ``"scores"`` or ``"surprisal"``.
         renormalize: Whether weights are scaled to mean 1 over the live groups of a batch.
         reward_range: Largest minus smallest reward a response can get.
@@ -77,6 +78,7 @@ class Options:
     alpha: float | None = None
     scale: float | None = None
     damping: float | None = None
+    damping_below: float | None = None
     norms: str | None = None
     renormalize: bool | None = None
     reward_range: float | None = None
@@ -104,10 +106,10 @@ class Options:
             raise ValueError(f"max_points must be at least 1, found {self.max_points}.")
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, found {self.workers}.")
-        if self.build_recipe().damping and self.scales:
+        if self.build_recipe().damps and self.scales:
             raise ValueError(
                 "base='verl' cannot go with damping, which belongs to a base of its own: set damping=0 "
-                "or choose another base."
+                "and damping_below=0 or choose another base."
             )
 
     @property

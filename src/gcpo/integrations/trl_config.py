@@ -48,6 +48,8 @@ class GCPOConfig(GRPOConfig):
             Value of a signal without an upper bound that counts as half (1.0 in every recipe).
         gcpo_damping (`float`, *optional*):
             Power of the length of a response's score that its advantage is divided by, at least 0.
+        gcpo_damping_below (`float`, *optional*):
+            The same for negative advantages; below 0, improbable responses are blamed more.
         gcpo_norms (`str`, *optional*):
             Where lengths of scores come from: `"scores"` of the output layer, or `"surprisal"`, log-probabilities.
         gcpo_renormalize (`bool`, *optional*):
@@ -97,6 +99,9 @@ class GCPOConfig(GRPOConfig):
     gcpo_scale: float | None = field(default=None, metadata={"help": "Scale of a signal without an upper bound."})
     gcpo_damping: float | None = field(
         default=None, metadata={"help": "Power of the score's length that advantages are divided by."}
+    )
+    gcpo_damping_below: float | None = field(
+        default=None, metadata={"help": "The same for negative advantages; any sign."}
     )
     gcpo_norms: str | None = field(default=None, metadata={"help": "Where lengths of scores come from."})
     gcpo_renormalize: bool | None = field(default=None, metadata={"help": "Scale weights to mean 1 over live groups."})
