@@ -1,11 +1,17 @@
 """Shapes and dtypes are checked while tests run: jaxtyping annotations, enforced by beartype."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and so would be every
+# process that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook(
     ["gcpo.groups", "gcpo.signals", "gcpo.advantages", "gcpo.recipes", "gcpo.semantics", "gcpo.probe"],
