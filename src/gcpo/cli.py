@@ -184,7 +184,7 @@ def _eval(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _settings(kind: Any, arguments: argparse.Namespace) -> Any:
-    from gcpo.experiment.settings import own, resolve
+    from gcpo.experiment.resolve import own, resolve
 
     flags = {name: getattr(arguments, name) for name in own(kind) if hasattr(arguments, name)}
     return resolve(kind, flags, arguments.config, arguments.overrides)

@@ -15,7 +15,8 @@ from gcpo.cli import main
 from gcpo.experiment import generation
 from gcpo.experiment.assess import assess, comparison, figures, table
 from gcpo.experiment.generation import TransformersGenerator
-from gcpo.experiment.settings import EvalSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import EvalSettings, UsageError
 from gcpo.policies.sampling import respond, sample
 from gcpo.tasks import get_task
 from tests import tiny

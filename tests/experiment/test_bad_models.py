@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from gcpo.cli import main
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.subject import load_policy, poses_chat
 from gcpo.experiment.train import build_config
 from gcpo.policies import POLICIES

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.train import build_config, train
 from gcpo.tasks import get_task
 from gcpo.tasks.posed import Posed

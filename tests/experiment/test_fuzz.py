@@ -9,7 +9,8 @@ from accelerate.state import AcceleratorState
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError, own, resolve
+from gcpo.experiment.resolve import own, resolve
+from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError
 from gcpo.experiment.train import build_config, build_task
 from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.tasks import get_task

@@ -8,7 +8,8 @@ import torch
 
 from gcpo.experiment.geometry import Geometry
 from gcpo.experiment.probe import _columns, probe
-from gcpo.experiment.settings import ProbeSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import ProbeSettings, UsageError
 from gcpo.probe.alignment import Pool
 from gcpo.recipes import RECIPES
 from gcpo.signals import SIGNALS

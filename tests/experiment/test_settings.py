@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError, resolve, suggest
+from gcpo.experiment.resolve import resolve, suggest
+from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError
 
 
 def test_defaults_are_the_quickstart():

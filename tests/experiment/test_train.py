@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.signals import SIGNALS
 from tests import tiny
 

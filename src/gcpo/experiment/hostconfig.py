@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from gcpo.experiment.settings import UsageError, suggest
+from gcpo.experiment.resolve import suggest
+from gcpo.experiment.settings import UsageError
 
 
 def host_config(kind: Any, values: Mapping[str, Any], chosen: Iterable[str], own: Iterable[str], command: str) -> Any:

@@ -18,8 +18,9 @@ from gcpo.experiment.adapters import merged, with_lora
 from gcpo.experiment.evaluate import Examiner, interval
 from gcpo.experiment.hostconfig import host_config
 from gcpo.experiment.progress import Interim, Recorder
+from gcpo.experiment.resolve import own
 from gcpo.experiment.rundir import RunDirectory
-from gcpo.experiment.settings import TrainSettings, UsageError, own
+from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.subject import build_task, draw, load_policy, load_signals, poses_chat, versions
 from gcpo.experiment.training import run_trainer
 from gcpo.integrations.trl import GCPOTrainer, TRLTrainer

@@ -13,7 +13,8 @@ from gcpo.experiment.bench import curves
 from gcpo.experiment.bench.bench import _shared_prompts
 from gcpo.experiment.bench.bench import bench as bench_of
 from gcpo.experiment.bench.plan import parse
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve
+from gcpo.experiment.resolve import resolve
+from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.train import _reward, train
 from tests.experiment.test_train import ENVIRONMENT, gcpo, lines
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gcpo.experiment.settings import TrainSettings, UsageError, resolve, suggest
+from gcpo.experiment.resolve import resolve, suggest
+from gcpo.experiment.settings import TrainSettings, UsageError
 
 Value = int | float | bool | str
 
