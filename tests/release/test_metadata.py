@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 import gcpo
 
 ROOT = Path(__file__).parents[2]
-GATE = ("trl", "train", "test", "lint", "docs", "release")  # extras that the gate installs
+GATE = ("trl", "train", "lora", "test", "lint", "docs", "release")  # extras that the gate installs
 
 
 def test_one_version():
