@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gcpo.experiment.geometry import Geometry
-from gcpo.experiment.probe import _collect, _joined
+from gcpo.experiment.probe import collect, joined
 from gcpo.experiment.settings import ProbeSettings
 from gcpo.experiment.subject import build_task, draw, load_policy, poses_chat, versions
 from gcpo.probe.alignment import Plan, Pool, alignment
@@ -55,7 +55,7 @@ def pool_of(settings: ProbeSettings, file: Path | None) -> Pool:
     examples = draw(task, "train", settings.groups, settings.seed)
     torch.manual_seed(settings.seed)
     chat, geometry = poses_chat(settings, tokenizer), Geometry(settings, tokenizer)
-    pool, _ = _joined(list(_collect(model.eval(), tokenizer, geometry, task, examples, settings, chat)))
+    pool, _ = joined(list(collect(model.eval(), tokenizer, geometry, task, examples, settings, chat)))
     if file is not None:
         torch.save({**vars(pool), "inputs": dict(pool.inputs)}, file)
     return pool

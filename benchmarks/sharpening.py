@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gcpo.experiment.geometry import Geometry
-from gcpo.experiment.probe import _collect
+from gcpo.experiment.probe import collect
 from gcpo.experiment.settings import ProbeSettings
 from gcpo.experiment.subject import build_task, draw, load_policy, poses_chat, versions
 from gcpo.recipes import Recipe, recipe
@@ -71,7 +71,7 @@ def sampled(settings: ProbeSettings, examples: Sequence[Example], truth: int) ->
     torch.manual_seed(settings.seed)
     J, features, rewards, texts, norms, log_probs = torch.zeros(()), [], [], [], [], []
     seen = 0
-    for pool, _ in _collect(model.eval(), tokenizer, geometry, task, examples, settings, chat):
+    for pool, _ in collect(model.eval(), tokenizer, geometry, task, examples, settings, chat):
         r = pool.rewards.double()
         if seen < len(examples) - truth:
             features.append(pool.features.flatten(0, 1).bfloat16())

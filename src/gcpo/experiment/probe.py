@@ -86,11 +86,11 @@ def _run(
     collected: list[tuple[Pool, Tensor]] = []
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        for part in _collect(model, tokenizer, geometry, task, examples, settings, chat):
+        for part in collect(model, tokenizer, geometry, task, examples, settings, chat):
             if not collected:  # a signal that fails shall do so before the long work
                 _measured(*part, steered, settings.group_size)
             collected.append(part)
-    pool, grams = _joined(collected)
+    pool, grams = joined(collected)
     signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
     run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
@@ -132,7 +132,7 @@ def _recipes(settings: ProbeSettings, reward_range: float) -> tuple[Recipe, dict
     return steered, chosen
 
 
-def _collect(
+def collect(
     model: Any,
     tokenizer: Any,
     geometry: Geometry,
@@ -173,7 +173,7 @@ def _whole(said: Sampled) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat([said.prompt_ids, said.ids], dim=1), attention, mask
 
 
-def _joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
+def joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
     pools = [pool for pool, _ in parts]
     inputs: dict[str, Any] = {
         name: torch.cat([pool.inputs[name] for pool in pools]) for name in pools[0].inputs if name != "texts"
