@@ -141,7 +141,7 @@ def collect(
     settings: ProbeSettings,
     chat: bool,
 ) -> Iterator[tuple[Pool, Tensor]]:
-    """Responses of some prompts after others, with exact Gram matrices and features of their gradients."""
+    """Responses of some prompts after others, with Gram matrices (of features, if not exact) and features."""
     gradients = ResponseGradients(model)
     least = 2 * len(gradients.shapes)
     if 0 < settings.features < least:
@@ -174,6 +174,7 @@ def _whole(said: Sampled) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def joined(parts: Sequence[tuple[Pool, Tensor]]) -> tuple[Pool, Tensor]:
+    """One pool of several, with their Gram matrices."""
     pools = [pool for pool, _ in parts]
     inputs: dict[str, Any] = {
         name: torch.cat([pool.inputs[name] for pool in pools]) for name in pools[0].inputs if name != "texts"
