@@ -2,7 +2,8 @@
 
     u = signal within its bounds            in [0, 1], (B,)
     w = modulation(calibration(u, RD))      (B,), then renormalised to mean 1 over the live groups
-    v = damping(lengths of scores)          (B, G), renormalised to mean 1 over live responses; 1 without damping
+    v = damping(lengths of scores)          (B, G), a power each above and below the baseline, each renormalised to
+                                            mean 1 over live responses; 1 without damping
     A = base(rewards) * w * v               (B, G)
 
 This is the only place that marries signals to advantages.
