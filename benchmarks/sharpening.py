@@ -89,9 +89,8 @@ def sampled(settings: ProbeSettings, examples: Sequence[Example], truth: int) ->
         part = s[:, start : start + CHUNK].float()
         K += (part @ part.T).double()
         to_truth += (part @ J[start : start + CHUNK]).double()
-    columns = (torch.cat(x) for x in (rewards, norms, log_probs))
-    rewards_, norms_, log_probs_ = columns
-    return Sample(rewards_, texts, norms_, log_probs_, K, to_truth, float(J.double().norm()))
+    r, norm, log_p = (torch.cat(x) for x in (rewards, norms, log_probs))
+    return Sample(r, texts, norm, log_p, K, to_truth, float(J.double().norm()))
 
 
 def cosines(sample: Sample, draws: Sequence[Tensor], rounds: int) -> dict[str, Tensor]:
