@@ -72,9 +72,16 @@ function flatRange(metric) {
   return { range: [Math.min(end, 0), Math.max(end, 0)] };
 }
 
+/** The steps that log a metric, and its values; steps that use a batch once more draw nothing, and say nothing of it. */
+function logged(run, name) {
+  const values = column(run, name);
+  const there = [...values.keys()].filter((i) => known(values[i]));
+  return [there.map((i) => run.metrics.step[i]), there.map((i) => values[i])];
+}
+
 /** The raw curve, faint, under the mean of its last steps. */
 function curve(run, index, metric, share) {
-  const [x, raw] = [run.metrics.step, column(run, metric)];
+  const [x, raw] = logged(run, metric);
   const line = { color: seriesColor(index), width: 2 };
   const format = share ? ".1%" : ".4~g";
   const name = runs.length > 1 ? `${markup(run.name)}: ` : "";
@@ -96,13 +103,10 @@ const smoothing = (steps) => Math.min(Math.max(Math.round(steps / 20), 1), 50);
 /** The area between two metrics, smoothed like the curve it surrounds. */
 function band(run, index, low, high) {
   if (!low || !column(run, low).length || !column(run, high).length) return [];
-  const edge = (name) => ({
-    x: run.metrics.step,
-    y: smooth(column(run, name), smoothing(run.metrics.step.length)),
-    type: "scatter",
-    mode: "lines",
-    line: { width: 0 },
-    hoverinfo: "skip",
-  });
+  const edge = (name) => {
+    const [x, raw] = logged(run, name);
+    const y = smooth(raw, smoothing(raw.length));
+    return { x, y, type: "scatter", mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
+  };
   return [edge(low), { ...edge(high), fill: "tonexty", fillcolor: `${seriesColor(index)}22` }];
 }
