@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """Know noise from signal in group-relative policy optimisation (GCPO, arXiv 2605.21801)."""
-_TRAIN = """Post-train a policy. With no arguments: the starter policy on a built-in task with recipe gcpo-bot.
+_TRAIN = """Post-train a policy. With no arguments: the starter policy on a built-in task with recipe gcpo.
 Any field of GCPOConfig can be set as key=value, e.g. max_steps=20 learning_rate=3e-4 gcpo_alpha=2."""
 
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     train = command("train", _train, "post-train a policy; with no arguments the quickstart", _TRAIN)
-    train.add_argument("--recipe", help="gcpo list recipes shows them (gcpo-bot)")
+    train.add_argument("--recipe", help="gcpo list recipes shows them (gcpo)")
     _subject(train)
 
     sft = command("sft", _sft, "teach a policy gold solutions, before RL", _SFT)

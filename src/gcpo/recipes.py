@@ -350,7 +350,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("gcpo-cd", signal="cosine_dispersion", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
         Recipe("gcpo-bot", signal="barycentric_transport", calibration="residual", alpha=4.0, source=_RECONSTRUCTION),
         Recipe("score-baseline", base="score-baseline", source="Greensmith et al. 2004, leave-one-out; this project"),
-        # docs/results/alignment.md: what pointed closest to the true gradient, with clean and with noisy rewards.
+        # docs/results/alignment.md: what pointed closest to the true gradient, with clean and with noisy rewards;
+        # docs/results/study.md: what it trains like.
         Recipe("gcpo", base="rloo", damping=1.0, source="this project, on evidence"),
         # About the same from log-probabilities alone.
         Recipe(

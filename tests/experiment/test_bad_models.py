@@ -157,8 +157,8 @@ def trainer_of(tmp_path, **given):
     [
         ({"num_generations": 1}, "num_generations must be at least 2, found 1"),
         ({"num_generations": 0}, "num_generations must be at least 2, found 0"),
-        ({"num_generations": 512}, r"generation_batch_size \(256\) must be divisible by num_generations \(512\)"),
-        ({"num_generations": 7}, r"generation_batch_size \(256\) must be divisible by num_generations \(7\)"),
+        ({"num_generations": 512}, r"generation_batch_size \(128\) must be divisible by num_generations \(512\)"),
+        ({"num_generations": 7}, r"generation_batch_size \(128\) must be divisible by num_generations \(7\)"),
         ({"num_generations_eval": 3, "eval_strategy": "steps", "eval_steps": 1}, "divisible .* evaluation"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size must be at least 1, found 0"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1, found 0"),

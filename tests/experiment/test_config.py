@@ -75,7 +75,7 @@ def test_what_cannot_be_set_is_named(word, message):
     [
         ({}, "training takes 32 prompts a step, but"),
         (
-            {"per_device_train_batch_size": 16, "gcpo_dynamic_sampling": 1},
+            {"per_device_train_batch_size": 8, "gcpo_dynamic_sampling": 1},
             "takes 2 prompts a step and others in",
         ),
     ],

@@ -9,7 +9,7 @@ from gcpo.experiment.settings import ProbeSettings, TrainSettings, UsageError
 
 def test_defaults_are_the_quickstart():
     settings = resolve(TrainSettings, {})
-    assert (settings.recipe, settings.model, settings.data) == ("gcpo-bot", "starter", None)
+    assert (settings.recipe, settings.model, settings.data) == ("gcpo", "starter", None)
 
 
 def test_later_sources_win(tmp_path):

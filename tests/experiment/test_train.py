@@ -16,7 +16,10 @@ from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.signals import SIGNALS
 from tests import tiny
 
-SMALL = ["max_steps=4", "per_device_train_batch_size=16", "eval_prompts=8", "eval_samples=2", "save_steps=2"]
+SMALL = [
+    *("max_steps=4", "per_device_train_batch_size=16", "num_generations=8", "num_iterations=1", "save_steps=2"),
+    *("eval_prompts=8", "eval_samples=2"),
+]
 
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -51,7 +54,7 @@ def test_the_run_directory_holds_what_it_promises(run):
         low, high = summary[when]["ci95"]
         assert low <= summary[when]["accuracy"] <= high
         assert summary[when]["n"] == 8
-    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"] == "gcpo-bot"
+    assert yaml.safe_load((output / "config.yaml").read_text())["recipe"] == "gcpo"
 
 
 def test_metrics_have_a_line_a_step_under_the_names_of_the_contract(run):
@@ -78,6 +81,19 @@ def test_recorded_groups_are_whole(run):
         assert len(group["completions"]) == len(group["rewards"]) == len(group["map"]) == 8
         assert group["dead"] == (len(set(group["rewards"])) == 1)
         assert set(group["signals"]) == set(SIGNALS)
+
+
+def test_by_default_a_batch_of_groups_of_four_is_used_twice(tmp_path):
+    """Steps that draw nothing say nothing of rewards, and their groups are recorded once."""
+    defaults = [word for word in SMALL if not word.startswith("num_")]
+    done = gcpo("train", *defaults, "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    assert all(isinstance(m["loss"], float) and m["grad_norm"] > 0 for m in metrics)
+    assert [m["step"] for m in metrics if "reward/mean" in m] == [1, 3]
+    groups = lines(tmp_path / "run" / "groups.jsonl")
+    assert {(g["step"], len(g["rewards"])) for g in groups} == {(1, 4), (3, 4)}
 
 
 def test_the_trained_policy_loads_as_any_other(run):
@@ -236,7 +252,7 @@ def test_trls_own_trainer_takes_the_steps_of_ours_with_its_recipe_and_nothing_le
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["host=trl"], "host=trl knows the recipe grpo alone, found 'gcpo-bot'"),
+        (["host=trl"], "host=trl knows the recipe grpo alone, found 'gcpo'"),
         (["host=verl"], "host must be gcpo or trl, found 'verl'"),
         (["host=trl", "recipe=grpo", "gcpo_first_draws=4"], "which has no gcpo_first_draws: leave it out"),
         (["reward_noise=1.5"], "reward_noise must be a share, 0 to 1, found 1.5"),

@@ -69,7 +69,8 @@ def test_images_are_found_by_columns_or_by_the_first_row():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "the policy's points cannot be had for responses to images: choose signals"),
+        ({}, "the policy's scores cannot be had for responses to images: choose a recipe and signals"),
+        ({"recipe": "gcpo-bot"}, "the policy's points cannot be had for responses to images"),
         ({"recipe": "grpo", "gcpo_first_draws": 2}, "gcpo_first_draws cannot be used with images: leave it out"),
         ({"recipe": "grpo"}, None),
     ],

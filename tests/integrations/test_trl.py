@@ -114,7 +114,7 @@ def test_every_recipe_trains_and_logs(tmp_path, recipe):
 
 
 def test_the_completions_table_shows_the_advantages_that_train(tmp_path):
-    trainer = trained(ours(tmp_path, gcpo_alpha=4.0))
+    trainer = trained(ours(tmp_path, recipe="gcpo-bot", gcpo_alpha=4.0))
     groups = trainer.last_groups
     assert list(trainer._logs["advantages"]) == groups.outcome.advantages.flatten().tolist()
     assert groups.outcome.weights.std() > 0
@@ -181,7 +181,7 @@ def test_conversations_and_two_line_answers(tmp_path):
     trainer = GCPOTrainer(
         model=tiny.model(),
         reward_funcs=lines,
-        args=GCPOConfig(output_dir=str(tmp_path), **SETTINGS | {"max_completion_length": 40}),
+        args=GCPOConfig(output_dir=str(tmp_path), **SETTINGS | {"recipe": "gcpo-bot", "max_completion_length": 40}),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokens,
     )
@@ -204,7 +204,7 @@ def test_a_text_encoder_is_the_source_of_geometry(tmp_path, monkeypatch):
 
 
 def test_groups_of_a_batch_are_kept_for_reports(tmp_path):
-    trainer = trained(ours(tmp_path, max_steps=1, gcpo_log_signals=ALL_SIGNALS))
+    trainer = trained(ours(tmp_path, recipe="gcpo-bot", max_steps=1, gcpo_log_signals=ALL_SIGNALS))
     groups = trainer.last_groups
     assert len(groups.prompts) == len(groups.completions) == 8
     assert len(set(groups.prompts[:4])) == 1

@@ -156,7 +156,7 @@ class TrainSettings(LoraSettings):
         trainer: Fields of ``GCPOConfig``.
     """
 
-    recipe: str = "gcpo-bot"
+    recipe: str = "gcpo"
     host: str = "gcpo"
     reward_noise: float = 0.0
     eval_seed: int = 0

@@ -29,11 +29,14 @@ from gcpo.signals import SIGNALS
 from gcpo.tasks import Example, Task
 from gcpo.tasks.noise import Noisy
 
-# The starter policy: 32 prompts x 8 responses a step; docs/results/quickstart.md has how this was found.
+# The starter policy: 32 prompts x 4 responses, two updates each; docs/results/quickstart.md has how this was found,
+# docs/results/study.md what four responses and a second update are worth.
 _QUICKSTART: dict[str, Any] = {
-    "max_steps": 100,
-    "per_device_train_batch_size": 256,
-    "learning_rate": 2e-4,
+    "max_steps": 200,
+    "num_generations": 4,
+    "num_iterations": 2,
+    "per_device_train_batch_size": 128,
+    "learning_rate": 1e-4,
     "lr_scheduler_type": "linear",
     "warmup_steps": 10,
 }
@@ -172,9 +175,9 @@ def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfi
     packaged = settings.model in policies.POLICIES
     cuda = torch.cuda.is_available()
     values: dict[str, Any] = {
+        "num_generations": 8,
         **(_QUICKSTART if packaged else _PRETRAINED),
         "max_completion_length": task.max_new_tokens,
-        "num_generations": 8,
         "bf16": cuda and not packaged and torch.cuda.is_bf16_supported(),
         "use_cpu": not cuda,
         "gradient_checkpointing": cuda and not packaged,

@@ -32,7 +32,7 @@ class GCPOConfig(GRPOConfig):
     defaults. A part of the recipe left at `None` stays as the recipe has it.
 
     Parameters:
-        recipe (`str`, *optional*, defaults to `"gcpo-bot"`):
+        recipe (`str`, *optional*, defaults to `"gcpo"`):
             Name of the recipe; `gcpo list recipes` shows them.
         gcpo_base (`str`, *optional*):
             Base advantage in place of the recipe's: `"grpo"`, `"dr-grpo"`, `"rloo"` or `"score-baseline"`.
@@ -90,7 +90,7 @@ class GCPOConfig(GRPOConfig):
             Whether to log how noisy the gradient is, `gcpo/grad/*`, caught from the backward pass.
     """
 
-    recipe: str = field(default="gcpo-bot", metadata={"help": "Name of the recipe."})
+    recipe: str = field(default="gcpo", metadata={"help": "Name of the recipe."})
     gcpo_base: str | None = field(default=None, metadata={"help": "Base advantage in place of the recipe's."})
     gcpo_signal: str | None = field(default=None, metadata={"help": "Uncertainty signal in place of the recipe's."})
     gcpo_calibration: str | None = field(default=None, metadata={"help": "How reward dispersion enters."})

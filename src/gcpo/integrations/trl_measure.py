@@ -137,7 +137,8 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         if self._by_policy:
             raise ValueError(
                 f"the policy's {' and '.join(sorted(self._by_policy))} cannot be had for responses to images: choose "
-                "signals that need none of it, and for embeddings set gcpo_embedder to a sentence-transformers model."
+                "a recipe and signals that need none of it, and for embeddings set gcpo_embedder to a "
+                "sentence-transformers model."
             )
 
     def _measure_policy(

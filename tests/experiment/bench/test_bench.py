@@ -27,6 +27,8 @@ seeds = {seeds}
 {more}
 [settings]
 per_device_train_batch_size = 16
+num_generations = 8
+num_iterations = 1
 max_completion_length = 24
 [[task]]
 task = "countdown"
@@ -127,9 +129,9 @@ def test_wrong_words_are_refused_before_the_first_run(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("host", ["gcpo", "trl"])
-def test_a_curve_counts_every_response_that_was_graded(host, tmp_path, monkeypatch):
-    """Also where a step takes several batches of responses, which the host logs the mean length of."""
+@pytest.mark.parametrize(("host", "uses", "responses"), [("gcpo", 1, 64), ("trl", 1, 64), ("gcpo", 2, 32)])
+def test_a_curve_counts_every_response_that_was_graded(host, uses, responses, tmp_path, monkeypatch):
+    """Also where a step takes several batches, which the host logs the mean length of, or several steps take one."""
     graded = []
 
     def counting(task, prompts):
@@ -143,10 +145,11 @@ def test_a_curve_counts_every_response_that_was_graded(host, tmp_path, monkeypat
 
     monkeypatch.setattr("gcpo.experiment.train._reward", counting)
     batches = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "steps_per_generation": 2}
+    batches |= {"num_iterations": uses}
     small = {"max_steps": 2, "eval_prompts": 4, "eval_samples": 1, "report": False, "logging_steps": 1}
     train(resolve(TrainSettings, {"host": host, "recipe": "grpo", **batches, **small}), tmp_path / "run")
     cost = curves.read(tmp_path / "run").cost
-    assert cost["samples"].tolist() == [0, len(graded)] == [0, 64]
+    assert cost["samples"].tolist() == [0, len(graded)] == [0, responses]
     assert cost["tokens"][-1] == pytest.approx(sum(graded))
 
 
