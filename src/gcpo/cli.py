@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file (a small built-in bench)")
     bench.add_argument("--output", type=Path, metavar="DIR", help="directory of the bench (runs/bench-NAME)")
     bench.add_argument("--export", type=Path, metavar="DIR", help="write the tables there as Markdown and CSV")
+    bench.add_argument(
+        "--runs", type=Path, metavar="FILE", help="finished runs: those in it are not run again, new ones are added"
+    )
     bench.add_argument("--jobs", type=int, metavar="N", help="runs at a time, a thread each (cores; 1 with a GPU)")
 
     report = command("report", _report, "draw the page of one or several run directories")
@@ -238,7 +241,7 @@ def _bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from gcpo.experiment.rundir import writing
 
     output = arguments.output or Path("runs", f"bench-{config.stem}")
-    result = bench(plan, output, arguments.jobs)
+    result = bench(plan, output, arguments.jobs, arguments.runs)
     if arguments.export is not None:
         with writing(arguments.export):
             export(result, arguments.export)

@@ -11,6 +11,7 @@ import torch
 
 from gcpo import report
 from gcpo.experiment.bench.curves import Curve
+from gcpo.experiment.bench.kept import Kept
 from gcpo.experiment.bench.live import Live
 from gcpo.experiment.bench.plan import Cell, Plan
 from gcpo.experiment.bench.run import Runner
@@ -22,24 +23,25 @@ from gcpo.experiment.subject import build_task, draw, versions
 from gcpo.experiment.train import build_config
 
 
-def bench(plan: Plan, output: Path, jobs: int | None = None) -> dict[str, Any]:
+def bench(plan: Plan, output: Path, jobs: int | None = None, runs: Path | None = None) -> dict[str, Any]:
     """Run what is left of a bench and write ``bench.json``.
 
     Args:
         plan: What is compared.
         output: Directory of the bench.
         jobs: Runs at a time; None: one a core, or one where there is a GPU.
+        runs: File of finished runs: those in it are not run again, those that end are added.
 
     Returns:
         What ``bench.json`` holds; its page is ``report.html``. Of a bench that Ctrl-C stopped, what there is.
 
     Raises:
-        UsageError: The plan cannot be carried out, or the directory cannot be written, or holds cells of other
-            settings; nothing was run.
+        UsageError: The plan cannot be carried out, or the directory cannot be written, or it or the
+            file holds cells of other settings; nothing was run.
         RunError: The disk is full; the same command goes on.
     """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-    runner = Runner(output / "cells", jobs)
+    runner = Runner(output / "cells", jobs, kept=None if runs is None else Kept(runs))
     _check(plan, output, runner)
     shared = _shared_prompts(plan)
     try:
@@ -91,6 +93,7 @@ def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
         "failed": runner.failed,
         "plan": _told(plan),
         "versions": versions(),
+        "kept": [] if runner.kept is None else runner.kept.versions(tuning + reported),
         "tuning": chosen,
         **summarise(plan, _table(plan, reported, runner.curve)),
     }
@@ -132,6 +135,8 @@ def _held_out(settings: TrainSettings) -> set[str]:
 def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
     """Run those cells that are not finished."""
     finished = [cell for cell in cells if runner.curve(cell) is not None]
+    for cell in finished:
+        runner.keep(cell)
     live = Live(phase, cells, finished)
     try:
         runner.run(

@@ -117,6 +117,19 @@ class Cell:
             raise UsageError(f"{self.recipe.name} on {self.problem.name}: {error}") from error
         return replace(settings, eval_seed=settings.eval_seed + self.tuning)
 
+    def same(self, found: Mapping[str, Any], where: Path | str, choose: str) -> None:
+        """Refuse a finished run of other settings.
+
+        Raises:
+            UsageError: Those found in ``where`` differ; ``choose`` is what to choose another of.
+        """
+        told = self.settings.as_dict()
+        if other := [key for key in told if found.get(key) != told[key]]:
+            raise UsageError(
+                f"{where} was run with another {other[0]} ({found.get(other[0])!r}, not {told[other[0]]!r}): choose "
+                f"another {choose}."
+            )
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,9 @@ from typing import IO, Any
 import yaml
 
 from gcpo.experiment.bench.curves import Curve, read
+from gcpo.experiment.bench.kept import Kept
 from gcpo.experiment.bench.plan import Cell
 from gcpo.experiment.rundir import write_whole, writing
-from gcpo.experiment.settings import UsageError
 
 
 @dataclass
@@ -36,12 +36,14 @@ class Runner:
         root: Directory of the cells.
         jobs: How many at a time.
         train: The command that runs one.
+        kept: Finished runs in a file; None: their directories alone count.
         failed: Why cells failed, by their directories.
     """
 
     root: Path
     jobs: int
     train: tuple[str, ...] = (sys.executable, "-m", "gcpo", "train")
+    kept: Kept | None = None
     failed: dict[str, str] = field(default_factory=dict)
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -49,14 +51,15 @@ class Runner:
 
     def curve(self, cell: Cell) -> Curve | None:
         """The curve of a cell; None if it is not finished."""
-        return read(self.root / cell.directory)
+        kept = None if self.kept is None else self.kept.curve(cell)
+        return read(self.root / cell.directory) if kept is None else kept
 
     def has_failed(self, cell: Cell) -> bool:
         """Whether a cell was run and failed."""
         return str(cell.directory) in self.failed
 
-    def check(self, cells: Iterable[Cell]) -> None:
-        """Refuse a directory that holds cells of other settings.
+    def check(self, cells: Collection[Cell]) -> None:
+        """Refuse a directory or a file that holds cells of other settings.
 
         Raises:
             UsageError: A cell was run with other settings.
@@ -64,12 +67,14 @@ class Runner:
         for cell in cells:
             config = self.root / cell.directory / "config.yaml"
             if config.is_file():
-                found, told = yaml.safe_load(config.read_text()), cell.settings.as_dict()
-                if other := [key for key in told if found.get(key) != told[key]]:
-                    raise UsageError(
-                        f"{config.parent} was run with another {other[0]} ({found.get(other[0])!r}, not "
-                        f"{told[other[0]]!r}): choose another --output."
-                    )
+                cell.same(yaml.safe_load(config.read_text()), config.parent, "--output")
+        if self.kept is not None:
+            self.kept.check(cells)
+
+    def keep(self, cell: Cell) -> None:
+        """Add a finished cell to the file of runs, if there is one."""
+        if self.kept is not None and (curve := self.curve(cell)) is not None:
+            self.kept.add(cell, curve)
 
     def run(self, cells: list[Cell], done: Callable[[Cell, Curve | None], None]) -> None:
         """Run those that are not finished, in this order.
@@ -89,6 +94,7 @@ class Runner:
                     cell = futures[future]
                     if (reason := future.result()) is not None:
                         self.failed[str(cell.directory)] = reason
+                    self.keep(cell)
                     done(cell, self.curve(cell))
             except BaseException:
                 self._stop(pool)

@@ -1,0 +1,100 @@
+"""A recipe against each other one of several benches, paired by seed, where no single bench has both.
+
+    python benchmarks/paired.py gcpo-32x4-twice benchmarks/results/study_*.json
+    python benchmarks/paired.py gcpo-32x4-twice benchmarks/results/study_*.json --against grpo-32x4-twice
+
+Runs are bit-reproducible on one kind of machine: one that several files have must end alike in all, or this ends in an
+error. Statistics as in docs/bench.md; Holm over all problems and recipes that are shown.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gcpo.experiment.bench.estimators import bootstrap, difference, holm, improvement
+from gcpo.experiment.statistics import sign_flips
+
+Runs = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""Final accuracy and area by problem, recipe and seed."""
+
+
+def gathered(benches: Iterable[Mapping]) -> Runs:
+    """The runs of several ``bench.json``."""
+    found: Runs = {}
+    for bench in benches:
+        for problem, rows in bench["problems"].items():
+            for recipe, row in rows["recipes"].items():
+                known = found.setdefault(problem, {}).setdefault(recipe, {})
+                for seed, scores in row["runs"].items():
+                    if known.setdefault(seed, scores) != scores:
+                        raise ValueError(f"{problem}, {recipe}, seed {seed} ends at {known[seed]} and at {scores}.")
+    return found
+
+
+def strata(runs: Runs, first: str, second: str, score: str) -> dict[str, np.ndarray]:
+    """(n, 2) by problem: a score of both, of the seeds that both have."""
+    found = {}
+    for problem, recipes in runs.items():
+        a, b = recipes.get(first, {}), recipes.get(second, {})
+        if both := [seed for seed in a if seed in b]:
+            found[problem] = np.array([[a[seed][score], b[seed][score]] for seed in both])
+    return found
+
+
+def compared(pairs: Iterable[np.ndarray]) -> dict:
+    """A row of the table."""
+    pairs = list(pairs)
+    apart = np.concatenate([pair[:, 0] - pair[:, 1] for pair in pairs])
+    return {
+        "means": [float(np.mean([pair[:, side].mean() for pair in pairs])) for side in (0, 1)],
+        "difference": bootstrap(pairs, difference),
+        "improvement": bootstrap(pairs, improvement),
+        "better": f"{(apart > 0).sum()} of {len(apart)}",
+        "p": sign_flips(apart),
+    }
+
+
+def row(name: str, found: dict, p_holm: float | None) -> str:
+    """A row of a Markdown table, in points of accuracy."""
+    apart, chance = found["difference"], found["improvement"]
+    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
+    likely = f"{chance['value']:.2f} ({chance['ci95'][0]:.2f} to {chance['ci95'][1]:.2f})"
+    p = f"{found['p']:.3f}" + ("" if p_holm is None else f", {p_holm:.3f}")
+    means = " | ".join(f"{100 * mean:.1f}" for mean in reversed(found["means"]))
+    return f"| {name} | {means} | {100 * apart['value']:+.1f} ({low} to {high}) | {likely} | {found['better']} | {p} |"
+
+
+def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:
+    """All problems of each of the others, and a row over all problems of each."""
+    pairs = {other: strata(runs, first, other, score) for other in others}
+    rows = {(other, problem): compared([pair]) for other, found in pairs.items() for problem, pair in found.items()}
+    adjusted = dict(zip(rows, holm([found["p"] for found in rows.values()]), strict=True))
+    lines = [
+        f"| {score} | it, % | {first}, % | difference | P(improvement) | better | p, Holm |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for other, found in pairs.items():
+        lines += [row(f"{other}, {name}", rows[other, name], adjusted[other, name]) for name in found]
+        lines += [row(f"**{other}, all**", compared(found.values()), None)] if len(found) > 1 else []
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("benches", nargs="+", type=Path, help="bench.json files")
+    parser.add_argument("--against", nargs="+", help="what it is compared with (all that share a problem with it)")
+    given = parser.parse_args()
+    runs = gathered(json.loads(path.read_text()) for path in given.benches)
+    names = dict.fromkeys(name for recipes in runs.values() if given.recipe in recipes for name in recipes)
+    others = given.against or [name for name in names if name != given.recipe]
+    if unknown := [name for name in others if not strata(runs, given.recipe, name, "final")]:
+        raise SystemExit(f"no problem has runs of both {given.recipe} and {unknown[0]}: give more files.")
+    print("\n\n".join(table(runs, given.recipe, others, score) for score in ("final", "area")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Finished runs of a bench in one file, ``gcpo bench --runs FILE``: a comparison of days can go on elsewhere.
+
+A line of JSON a run: its ``cell`` (TASK/MODEL/RECIPE/lr=RATE/seed=SEED), its ``settings``, the ``versions`` it was run
+with, and its curve, ``accuracy`` by ``steps``, ``samples``, ``tokens`` and ``seconds``. What is in the file is not run
+again; what ends is added. So its run directories can be left behind, and benches can share a file.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcpo.experiment.bench.curves import COSTS, Curve
+from gcpo.experiment.bench.plan import Cell
+from gcpo.experiment.rundir import writing
+from gcpo.experiment.settings import UsageError
+from gcpo.experiment.subject import versions
+
+
+class Kept:
+    """The runs in a file.
+
+    Args:
+        path: The file; it may not exist yet.
+
+    Raises:
+        UsageError: The file cannot be read, or a line of it is no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise UsageError(f"the runs in {path} cannot be read: {error}.") from error
+        self._lines = dict(_line(path, number, line) for number, line in enumerate(lines, 1))
+
+    def curve(self, cell: Cell) -> Curve | None:
+        """The curve of a cell; None if it is not in the file."""
+        line = self._lines.get(str(cell.directory))
+        return None if line is None else _curve(line)
+
+    def add(self, cell: Cell, curve: Curve) -> None:
+        """Write a finished run to the file, unless it is there.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        name = str(cell.directory)
+        if name in self._lines:
+            return
+        costs = {cost: curve.cost[cost].tolist() for cost in COSTS}
+        line = {"settings": cell.settings.as_dict(), "versions": versions(), "accuracy": curve.accuracy.tolist()}
+        line |= costs
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _append(self._path, json.dumps({"cell": name, **line}) + "\n")
+        self._lines[name] = line
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Refuse runs of other settings.
+
+        Raises:
+            UsageError: A cell is in the file with other settings.
+        """
+        for cell in cells:
+            if (line := self._lines.get(str(cell.directory))) is not None:
+                cell.same(line["settings"], f"{cell.directory} in {self._path}", "file for --runs")
+
+    def versions(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """What those of these cells that are in the file were run with, each with their number, ``runs``."""
+        lines = [self._lines[name] for cell in cells if (name := str(cell.directory)) in self._lines]
+        times = Counter(json.dumps(line["versions"], sort_keys=True) for line in lines)
+        return [{**json.loads(found), "runs": n} for found, n in times.most_common()]
+
+
+def _append(path: Path, line: str) -> None:
+    """A whole line or none of it, whoever else appends."""
+    with path.open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end, data = file.seek(0, os.SEEK_END), line.encode()
+        if (written := file.write(data)) != len(data):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were taken")
+
+
+def _line(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
+    try:
+        line = json.loads(text)
+        _curve(line)
+        return line.pop("cell"), {"settings": line["settings"], "versions": line["versions"], **line}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"line {number} of {path} is no finished run ({error!r}): remove it.") from error
+
+
+def _curve(line: dict[str, Any]) -> Curve:
+    return Curve(np.array(line["accuracy"], float), {cost: np.array(line[cost], float) for cost in COSTS})

@@ -1,0 +1,105 @@
+"""Runs kept in a file: a bench goes on elsewhere with the runs of before, and never with those of another one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gcpo.experiment.bench.kept import Kept
+from gcpo.experiment.bench.run import Runner
+from gcpo.experiment.settings import RunError, UsageError
+from tests.experiment.bench.test_run import STUB, cells, starts
+
+
+def keeping(root, file):
+    return Runner(root, 2, STUB, Kept(file))
+
+
+def test_what_is_in_the_file_is_not_run_again_in_another_directory(tmp_path):
+    file, (first, broken, last) = tmp_path / "kept" / "runs.jsonl", cells(0, 13, 1)
+    keeping(tmp_path / "here", file).run([first, broken], lambda *_: None)
+    there = keeping(tmp_path / "there", file)
+    assert there.curve(first) is not None
+    there.run([first, broken, last], lambda *_: None)
+    assert [starts(tmp_path / "there", cell) for cell in (broken, last)] == [1, 1]
+    again = keeping(tmp_path / "nowhere", file)
+    assert [again.curve(cell) is not None for cell in (first, broken, last)] == [True, False, True]
+    here, kept = Runner(tmp_path / "here", 1).curve(first), again.curve(first)
+    assert kept.accuracy.tolist() == here.accuracy.tolist()
+    assert {k: v.tolist() for k, v in kept.cost.items()} == {k: v.tolist() for k, v in here.cost.items()}
+    assert [found["runs"] for found in again.kept.versions([first, broken, last])] == [2]
+
+
+def test_runs_of_other_versions_are_counted_apart(tmp_path):
+    file, both = tmp_path / "runs.jsonl", cells(0, 1)
+    keeping(tmp_path, file).run(both, lambda *_: None)
+    first, second = map(json.loads, file.read_text().splitlines())
+    second["versions"]["torch"] = "0"
+    file.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    assert {(found["torch"] == "0", found["runs"]) for found in Kept(file).versions(both)} == {(True, 1), (False, 1)}
+
+
+def test_runs_of_other_settings_are_refused(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    keeping(tmp_path / "here", file).run(cells(0), lambda *_: None)
+    other = keeping(tmp_path / "there", file)
+    other.check(cells(0))
+    with pytest.raises(UsageError, match=r"seed=0 in .*runs.jsonl was run with another eval_prompts \(512, not 8\)"):
+        other.check(cells(0, eval_prompts=8))
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"cell": "a", "settings": {}, "accuracy": "x"}'])
+def test_a_line_that_is_no_run_is_named(line, tmp_path):
+    file = tmp_path / "runs.jsonl"
+    keeping(tmp_path, file).run(cells(0), lambda *_: None)
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(UsageError, match=r"line 2 of .*runs.jsonl is no finished run"):
+        Kept(file)
+    with pytest.raises(UsageError, match=r"the runs in .* cannot be read"):
+        Kept(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_said_and_nothing_is_lost(tmp_path):
+    file, [cell] = tmp_path / "runs.jsonl", cells(0)
+    found = keeping(tmp_path / "here", file)
+    file.symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"runs.jsonl cannot be written \(No space left on device\)"):
+        found.run([cell], lambda *_: None)
+    file.unlink()
+    again = keeping(tmp_path / "here", file)
+    again.run([cell], lambda *_: None)
+    assert starts(tmp_path / "here", cell) == 1
+    again.keep(cell)
+    assert Kept(file).curve(cell) is not None
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from gcpo.experiment.bench.kept import _append
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    _append(path, 99 * "b" + chr(10))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path):
+    """A limit of 100 bytes is the disk that fills up: the second line of 100 has room for half of it."""
+    file = tmp_path / "runs.jsonl"
+    file.write_text(49 * "a" + "\n")
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(file)], capture_output=True, text=True)
+    assert "50 of 100 bytes were taken" in done.stdout, done.stderr
+    assert file.read_text() == 49 * "a" + "\n"
+
+
+def test_benches_share_a_file(tmp_path):
+    """Two that began before either had finished anything."""
+    file, (first, second) = tmp_path / "runs.jsonl", cells(0, 1)
+    one, other = (keeping(tmp_path / name, file) for name in ("one", "other"))
+    one.run([first], lambda *_: None)
+    other.run([second], lambda *_: None)
+    assert all(map(Kept(file).curve, (first, second)))
