@@ -4,7 +4,8 @@
     python benchmarks/paired.py gcpo-32x4-twice benchmarks/results/study_*.json --against grpo-32x4-twice
 
 Runs are bit-reproducible on one kind of machine: one that several files have must end alike in all, or this ends in an
-error. Statistics as in docs/bench.md; Holm over all problems and recipes that are shown.
+error. Statistics as in docs/bench.md; Holm over all problems and recipes that are shown;
+for the rows over all problems, over the recipes.
 """
 
 import argparse
@@ -57,12 +58,16 @@ def compared(pairs: Iterable[np.ndarray]) -> dict:
     }
 
 
-def row(name: str, found: dict, p_holm: float | None) -> str:
+def _adjusted(rows: Mapping) -> dict:
+    return dict(zip(rows, holm([found["p"] for found in rows.values()]), strict=True))
+
+
+def row(name: str, found: dict, p_holm: float) -> str:
     """A row of a Markdown table, in points of accuracy."""
     apart, chance = found["difference"], found["improvement"]
     low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
     likely = f"{chance['value']:.2f} ({chance['ci95'][0]:.2f} to {chance['ci95'][1]:.2f})"
-    p = f"{found['p']:.3f}" + ("" if p_holm is None else f", {p_holm:.3f}")
+    p = f"{found['p']:.3f}, {p_holm:.3f}"
     means = " | ".join(f"{100 * mean:.1f}" for mean in reversed(found["means"]))
     return f"| {name} | {means} | {100 * apart['value']:+.1f} ({low} to {high}) | {likely} | {found['better']} | {p} |"
 
@@ -71,14 +76,15 @@ def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:
     """All problems of each of the others, and a row over all problems of each."""
     pairs = {other: strata(runs, first, other, score) for other in others}
     rows = {(other, problem): compared([pair]) for other, found in pairs.items() for problem, pair in found.items()}
-    adjusted = dict(zip(rows, holm([found["p"] for found in rows.values()]), strict=True))
+    whole = {other: compared(found.values()) for other, found in pairs.items() if len(found) > 1}
+    adjusted, adjusted_whole = _adjusted(rows), _adjusted(whole)
     lines = [
         f"| {score} | it, % | {first}, % | difference | P(improvement) | better | p, Holm |",
         "|---|---|---|---|---|---|---|",
     ]
     for other, found in pairs.items():
         lines += [row(f"{other}, {name}", rows[other, name], adjusted[other, name]) for name in found]
-        lines += [row(f"**{other}, all**", compared(found.values()), None)] if len(found) > 1 else []
+        lines += [row(f"**{other}, all**", whole[other], adjusted_whole[other])] if other in whole else []
     return "\n".join(lines)
 
 
