@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gcpo.experiment.bench.estimators import bootstrap, difference, holm, improvement
-from gcpo.experiment.statistics import sign_flips
+from gcpo.experiment.bench.estimators import holm
+from gcpo.experiment.bench.summary import comparison
 
 Runs = dict[str, dict[str, dict[str, dict[str, float]]]]
 """Final accuracy and area by problem, recipe and seed."""
@@ -48,14 +48,7 @@ def strata(runs: Runs, first: str, second: str, score: str) -> dict[str, np.ndar
 def compared(pairs: Iterable[np.ndarray]) -> dict:
     """A row of the table."""
     pairs = list(pairs)
-    apart = np.concatenate([pair[:, 0] - pair[:, 1] for pair in pairs])
-    return {
-        "means": [float(np.mean([pair[:, side].mean() for pair in pairs])) for side in (0, 1)],
-        "difference": bootstrap(pairs, difference),
-        "improvement": bootstrap(pairs, improvement),
-        "better": f"{(apart > 0).sum()} of {len(apart)}",
-        "p": sign_flips(apart),
-    }
+    return {"means": np.mean([pair.mean(0) for pair in pairs], 0).tolist(), **comparison(pairs)}
 
 
 def _adjusted(rows: Mapping) -> dict:
@@ -64,12 +57,13 @@ def _adjusted(rows: Mapping) -> dict:
 
 def row(name: str, found: dict, p_holm: float) -> str:
     """A row of a Markdown table, in points of accuracy."""
-    apart, chance = found["difference"], found["improvement"]
+    apart, chance = found["difference"], found["probability_of_improvement"]
     low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
     likely = f"{chance['value']:.2f} ({chance['ci95'][0]:.2f} to {chance['ci95'][1]:.2f})"
+    better = f"{found['better']} of {found['pairs']}"
     p = f"{found['p']:.3f}, {p_holm:.3f}"
     means = " | ".join(f"{100 * mean:.1f}" for mean in reversed(found["means"]))
-    return f"| {name} | {means} | {100 * apart['value']:+.1f} ({low} to {high}) | {likely} | {found['better']} | {p} |"
+    return f"| {name} | {means} | {100 * apart['value']:+.1f} ({low} to {high}) | {likely} | {better} | {p} |"
 
 
 def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:

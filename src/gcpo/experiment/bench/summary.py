@@ -90,7 +90,7 @@ def _comparisons(plan: Plan, problems: Iterable[Mapping[str, Runs]], score: str)
     for recipe in (r.name for r in plan.recipes if r.name != plan.baseline):
         pairs = [_pairs(runs[recipe], runs[plan.baseline], score) for runs in by_problem]
         if strata := [pair for pair in pairs if len(pair)]:
-            found[recipe] = _comparison(strata)
+            found[recipe] = comparison(strata)
     return found
 
 
@@ -106,7 +106,8 @@ def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
     return np.array([[getattr(first[s], score), getattr(second[s], score)] for s in both]).reshape(-1, 2)
 
 
-def _comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
+def comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
+    """Pairs of a recipe and another, a stratum a problem: differences, probability of improvement, p."""
     statistics: dict[str, Statistic] = {"difference": difference, "probability_of_improvement": improvement}
     apart = np.concatenate([stratum[:, 0] - stratum[:, 1] for stratum in strata])
     return {
