@@ -1,12 +1,13 @@
 """Runs kept in a file: a bench goes on elsewhere with the runs of before, and never with those of another one."""
 
+import hashlib
 import json
 import subprocess
 import sys
 
 import pytest
 
-from gcpo.experiment.bench.kept import Kept
+from gcpo.experiment.bench.kept import Kept, _weights
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.settings import RunError, UsageError
 from tests.experiment.bench.test_run import STUB, cells, starts
@@ -47,6 +48,38 @@ def test_runs_of_other_settings_are_refused(tmp_path):
     other.check(cells(0))
     with pytest.raises(UsageError, match=r"seed=0 in .*runs.jsonl was run with another eval_prompts \(512, not 8\)"):
         other.check(cells(0, eval_prompts=8))
+
+
+def test_runs_that_began_from_other_weights_are_refused(tmp_path):
+    """The policy at a path was made anew: its runs of before are not those of this one."""
+    file, policy = tmp_path / "runs.jsonl", tmp_path / "policy"
+    policy.mkdir()
+    (policy / "model.safetensors").write_bytes(b"first")
+    begun = cells(0, model=[{"name": "warm", "model": str(policy)}])
+    keeping(tmp_path / "here", file).run(begun, lambda *_: None)
+    first = hashlib.sha256(b"first").hexdigest()
+    assert json.loads(file.read_text())["weights"] == first
+    keeping(tmp_path / "there", file).check(begun)
+    (policy / "model.safetensors").write_bytes(b"second")
+    second = hashlib.sha256(b"second").hexdigest()
+    with pytest.raises(
+        UsageError, match=rf"runs.jsonl began from other weights than .*policy has .*{first}, not {second}"
+    ):
+        keeping(tmp_path / "there", file).check(begun)
+    (policy / "model.safetensors").unlink()  # nothing to compare with, and nothing to run from
+    keeping(tmp_path / "there", file).check(begun)
+
+
+def test_weights_in_several_files_are_one_sum_and_packaged_ones_none(tmp_path):
+    for part in ("model-1-of-2.safetensors", "model-2-of-2.safetensors", "training_args.bin"):
+        (tmp_path / part).write_bytes(part.encode())
+    both = _weights(tmp_path)
+    (tmp_path / "training_args.bin").write_bytes(b"other")
+    assert _weights(tmp_path) == both is not None
+    (tmp_path / "model-2-of-2.safetensors").write_bytes(b"other")
+    assert _weights(tmp_path) not in (both, None)
+    keeping(tmp_path, tmp_path / "runs.jsonl").run(cells(0), lambda *_: None)
+    assert json.loads((tmp_path / "runs.jsonl").read_text())["weights"] is None
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"cell": "a", "settings": {}, "accuracy": "x"}'])

@@ -1,12 +1,14 @@
 """Finished runs of a bench in one file, ``gcpo bench --runs FILE``: a comparison of days can go on elsewhere.
 
 A line of JSON a run: its ``cell`` (TASK/MODEL/RECIPE/lr=RATE/seed=SEED), its ``settings``, the ``versions`` it was run
-with, and its curve, ``accuracy`` by ``steps``, ``samples``, ``tokens`` and ``seconds``. What is in the file is not run
-again; what ends is added. So its run directories can be left behind, and benches can share a file.
+with, the SHA-256 of the ``weights`` it began from if those are in a directory, and its curve, ``accuracy`` by
+``steps``, ``samples``, ``tokens`` and ``seconds``. What is in the file is not run again; what ends is added. So its
+run directories can be left behind, and benches can share a file.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections import Counter
@@ -21,6 +23,7 @@ from gcpo.experiment.bench.plan import Cell
 from gcpo.experiment.rundir import writing
 from gcpo.experiment.settings import UsageError
 from gcpo.experiment.subject import versions
+from gcpo.policies import POLICIES
 
 
 class Kept:
@@ -40,6 +43,7 @@ class Kept:
         except (OSError, ValueError) as error:
             raise UsageError(f"the runs in {path} cannot be read: {error}.") from error
         self._lines = dict(_line(path, number, line) for number, line in enumerate(lines, 1))
+        self._weights: dict[str, str | None] = {}  # of each model when it was first asked for: before its first run
 
     def curve(self, cell: Cell) -> Curve | None:
         """The curve of a cell; None if it is not in the file."""
@@ -56,28 +60,53 @@ class Kept:
         if name in self._lines:
             return
         costs = {cost: curve.cost[cost].tolist() for cost in COSTS}
-        line = {"settings": cell.settings.as_dict(), "versions": versions(), "accuracy": curve.accuracy.tolist()}
-        line |= costs
+        line = {"settings": cell.settings.as_dict(), "versions": versions(), "weights": self._begun(cell)}
+        line |= {"accuracy": curve.accuracy.tolist(), **costs}
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _append(self._path, json.dumps({"cell": name, **line}) + "\n")
         self._lines[name] = line
 
     def check(self, cells: Iterable[Cell]) -> None:
-        """Refuse runs of other settings.
+        """Refuse runs of other settings or from other weights; to be called before cells are run.
 
         Raises:
-            UsageError: A cell is in the file with other settings.
+            UsageError: A cell is in the file with other settings, or began from other weights than are there now.
         """
         for cell in cells:
-            if (line := self._lines.get(str(cell.directory))) is not None:
-                cell.same(line["settings"], f"{cell.directory} in {self._path}", "file for --runs")
+            weights, line = self._begun(cell), self._lines.get(str(cell.directory))
+            if line is None:
+                continue
+            cell.same(line["settings"], f"{cell.directory} in {self._path}", "file for --runs")
+            if None not in (weights, line["weights"]) and weights != line["weights"]:
+                raise UsageError(
+                    f"{cell.directory} in {self._path} began from other weights than {cell.settings.model} has "
+                    f"(SHA-256 {line['weights']}, not {weights}): put those back, or choose another file for --runs."
+                )
 
     def versions(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         """What those of these cells that are in the file were run with, each with their number, ``runs``."""
         lines = [self._lines[name] for cell in cells if (name := str(cell.directory)) in self._lines]
         times = Counter(json.dumps(line["versions"], sort_keys=True) for line in lines)
         return [{**json.loads(found), "runs": n} for found, n in times.most_common()]
+
+    def _begun(self, cell: Cell) -> str | None:
+        model = cell.settings.model
+        if model not in self._weights:
+            self._weights[model] = None if model in POLICIES else _weights(Path(model))
+        return self._weights[model]
+
+
+def _weights(model: Path) -> str | None:
+    """SHA-256 of a directory's files of weights (of their SHA-256, if there are several); None if it has none."""
+    files = sorted(path for kind in ("safetensors", "bin") for path in model.glob(f"*model*.{kind}"))
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(each.digest() for each in digests)).hexdigest() if digests else None
 
 
 def _append(path: Path, line: str) -> None:
@@ -94,7 +123,7 @@ def _line(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
     try:
         line = json.loads(text)
         _curve(line)
-        return line.pop("cell"), {"settings": line["settings"], "versions": line["versions"], **line}
+        return line.pop("cell"), {"settings": line["settings"], "versions": line["versions"], "weights": None, **line}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"line {number} of {path} is no finished run ({error!r}): remove it.") from error
 
