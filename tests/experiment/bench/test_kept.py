@@ -70,6 +70,20 @@ def test_runs_that_began_from_other_weights_are_refused(tmp_path):
     keeping(tmp_path / "there", file).check(begun)
 
 
+def test_weights_of_a_run_that_another_bench_began_are_not_known(tmp_path):
+    """It ended before there was a file, and the policy may have been made anew since."""
+    file, policy = tmp_path / "runs.jsonl", tmp_path / "policy"
+    policy.mkdir()
+    (policy / "model.safetensors").write_bytes(b"first")
+    ended, new = cells(0, 1, model=[{"name": "warm", "model": str(policy)}])
+    Runner(tmp_path / "here", 1, STUB).run([ended], lambda *_: None)
+    (policy / "model.safetensors").write_bytes(b"second")
+    keeping(tmp_path / "here", file).run([ended, new], lambda *_: None)
+    found = {line["cell"]: line["weights"] for line in map(json.loads, file.read_text().splitlines())}
+    second = hashlib.sha256(b"second").hexdigest()
+    assert found == {str(ended.directory): None, str(new.directory): second}
+
+
 def test_weights_in_several_files_are_one_sum_and_packaged_ones_none(tmp_path):
     for part in ("model-1-of-2.safetensors", "model-2-of-2.safetensors", "training_args.bin"):
         (tmp_path / part).write_bytes(part.encode())

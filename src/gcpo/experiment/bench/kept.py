@@ -1,9 +1,10 @@
 """Finished runs of a bench in one file, ``gcpo bench --runs FILE``: a comparison of days can go on elsewhere.
 
 A line of JSON a run: its ``cell`` (TASK/MODEL/RECIPE/lr=RATE/seed=SEED), its ``settings``, the ``versions`` it was run
-with, the SHA-256 of the ``weights`` it began from if those are in a directory, and its curve, ``accuracy`` by
-``steps``, ``samples``, ``tokens`` and ``seconds``. What is in the file is not run again; what ends is added. So its
-run directories can be left behind, and benches can share a file.
+with, the SHA-256 of the ``weights`` it began from, and its curve, ``accuracy`` by ``steps``, ``samples``, ``tokens``
+and ``seconds``. Weights are null where they were not in a directory, or another bench began the run: then they are not
+known. What is in the file is not run again; what ends is added. So its run directories can be left behind, and benches
+can share a file.
 """
 
 import errno
@@ -43,7 +44,8 @@ class Kept:
         except (OSError, ValueError) as error:
             raise UsageError(f"the runs in {path} cannot be read: {error}.") from error
         self._lines = dict(_line(path, number, line) for number, line in enumerate(lines, 1))
-        self._weights: dict[str, str | None] = {}  # of each model when it was first asked for: before its first run
+        self._weights: dict[str, str | None] = {}  # of each model when first asked for
+        self._began: dict[str, str | None] = {}  # what each cell that was begun here began from
 
     def curve(self, cell: Cell) -> Curve | None:
         """The curve of a cell; None if it is not in the file."""
@@ -60,7 +62,7 @@ class Kept:
         if name in self._lines:
             return
         costs = {cost: curve.cost[cost].tolist() for cost in COSTS}
-        line = {"settings": cell.settings.as_dict(), "versions": versions(), "weights": self._begun(cell)}
+        line = {"settings": cell.settings.as_dict(), "versions": versions(), "weights": self._began.get(name)}
         line |= {"accuracy": curve.accuracy.tolist(), **costs}
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,13 +70,13 @@ class Kept:
         self._lines[name] = line
 
     def check(self, cells: Iterable[Cell]) -> None:
-        """Refuse runs of other settings or from other weights; to be called before cells are run.
+        """Refuse runs of other settings or from other weights.
 
         Raises:
             UsageError: A cell is in the file with other settings, or began from other weights than are there now.
         """
         for cell in cells:
-            weights, line = self._begun(cell), self._lines.get(str(cell.directory))
+            weights, line = self._weights_now(cell), self._lines.get(str(cell.directory))
             if line is None:
                 continue
             cell.same(line["settings"], f"{cell.directory} in {self._path}", "file for --runs")
@@ -90,7 +92,11 @@ class Kept:
         times = Counter(json.dumps(line["versions"], sort_keys=True) for line in lines)
         return [{**json.loads(found), "runs": n} for found, n in times.most_common()]
 
-    def _begun(self, cell: Cell) -> str | None:
+    def begin(self, cell: Cell) -> None:
+        """Note what a run begins from; to be called as it begins, not when it goes on from a checkpoint."""
+        self._began[str(cell.directory)] = self._weights_now(cell)
+
+    def _weights_now(self, cell: Cell) -> str | None:
         model = cell.settings.model
         if model not in self._weights:
             self._weights[model] = None if model in POLICIES else _weights(Path(model))

@@ -133,6 +133,8 @@ class Runner:
 
     def _train(self, cell: Cell, run: Path, lock: int) -> int | None:
         """The exit code of a cell's process; None if the bench is being stopped."""
+        if self.kept is not None and not (run / "config.yaml").is_file():
+            self.kept.begin(cell)
         settings = Path(f"{run}.yaml")
         write_whole(settings, yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
         command = [*self.train, "--config", str(settings), "--output", str(run)]
