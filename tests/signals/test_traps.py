@@ -5,7 +5,7 @@ import math
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gcpo import signals
@@ -191,10 +191,11 @@ def log_det(x):
 
 
 @given(st.integers(2, 12), st.sampled_from([2, 8, 64]), st.sampled_from([0.01, 1.0, 10.0, 1e3]), st.integers(0, 2**31))
+@example(2, 2, 10.0, 2837910)  # pivots far above alpha, and an eigenvalue that is alpha
 def test_eigen_score_is_the_log_determinant_at_any_size_and_scale(G, D, scale, seed):
     """One call's D is nothing to the next. Single precision may move an eigenvalue by a thousandth of alpha."""
     x = scale * torch.randn(3, G, D, generator=torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(signals.eigen_score(x).double(), log_det(x), atol=2e-3, rtol=1e-5)
+    torch.testing.assert_close(signals.eigen_score(x).double(), log_det(x), atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(signals.eigen_score(x.double()), log_det(x), atol=1e-6, rtol=1e-6)
 
 

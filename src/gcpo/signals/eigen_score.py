@@ -44,9 +44,10 @@ def eigen_score(
     ridge = torch.diag_embed(torch.where(valid, alpha, 1).double())
     L, failed = torch.linalg.cholesky_ex(ridge + gram - x.shape[-1] * mean.unsqueeze(-1) * mean.unsqueeze(-2))
     pivots = L.diagonal(dim1=-2, dim2=-1)
+    inverse = torch.linalg.solve_triangular(L, torch.eye(L.shape[-1], dtype=L.dtype, device=L.device), upper=False)
     rounding = gram.diagonal(dim1=-2, dim2=-1).amax(-1) * torch.finfo(x.dtype).eps
-    rough = (failed > 0) | ~(pivots.square().amin(-1) > 10_000 * rounding)
-    if rough.any():  # the smallest pivot is not far above what float32 loses
+    rough = (failed > 0) | ~(rounding * inverse.square().sum((-2, -1)) < 5e-4)
+    if rough.any():  # d log det C = tr(C^-1 dC): what float32 loses of C is too much
         pivots = pivots.index_put((rough,), _pivots(x[rough].double(), ridge[rough]))
     return torch.where(n > 1, 2 * pivots.log().sum(-1) / n.clamp(min=1), 0).to(x.dtype)
 
