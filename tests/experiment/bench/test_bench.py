@@ -161,14 +161,14 @@ def test_prompts_that_tuning_and_reports_share_are_counted(tmp_path, capsys):
     recipes = [{"recipe": "grpo"}]
     rates = {"learning_rates": [1e-4, 2e-4], "tuning_seeds": [7], "eval_prompts": 6}
     told = parse({"task": tasks, "recipe": recipes, **rates})
-    found = _shared_prompts(told)
+    found = _shared_prompts(told, [cell for cell in told.every_cell() if cell.tuning])
     assert list(found) == ["sums/starter"]
     assert found["sums/starter"]["of"] == 6
     assert 2 <= found["sums/starter"]["shared"] < 6
     assert (
         f"{found['sums/starter']['shared']} of 6 held-out prompts are also those of tuning" in capsys.readouterr().err
     )
-    assert _shared_prompts(parse({"task": tasks, "recipe": recipes})) == {}
+    assert _shared_prompts(told, []) == {}
 
 
 def test_every_candidate_is_checked_before_the_first_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gcpo.experiment.bench.curves import Curve
 from gcpo.experiment.bench.export import export, tables, text
 from gcpo.experiment.bench.plan import parse
 from gcpo.experiment.bench.summary import crossing, summarise
-from gcpo.experiment.bench.tuning import choose
+from gcpo.experiment.bench.tuning import choices, choose, tuning_cells
 
 STEPS = np.array([0.0, 10.0, 20.0])
 
@@ -142,6 +143,41 @@ def test_the_best_on_the_tuning_seeds_is_chosen_a_tie_goes_to_the_smaller():
     assert chosen({1e-4: 0.3, 2e-4: 0.5, 4e-4: 0.5})["chosen"] == {"learning_rate": 2e-4}
     assert chosen({1e-4: 0.3, 2e-4: 0.5, 4e-4: 0.4})["edges"] == []
     assert chosen({1e-4: 0.3, 2e-4: 0.5, 4e-4: 0.6})["edges"] == ["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("widen", "best", "wanted", "rate", "edges"),
+    [
+        (0, 1e-3, [1e-4, 2e-4], 2e-4, ["learning_rate"]),
+        (2, 2e-4, [1e-4, 2e-4, 4e-4], 2e-4, []),
+        (2, 4e-4, [1e-4, 2e-4, 4e-4, 8e-4], 4e-4, []),
+        (2, 1e-3, [1e-4, 2e-4, 4e-4, 8e-4], 8e-4, ["learning_rate"]),
+        (2, 5e-5, [2.5e-5, 5e-5, 1e-4, 2e-4], 5e-5, []),
+        (9, 3e-6, [1.5625e-6, 3.125e-6, 6.25e-6, 1.25e-5, 2.5e-5, 5e-5, 1e-4, 2e-4], 3.125e-6, []),
+    ],
+)
+def test_the_grid_goes_on_where_its_end_is_chosen(widen, best, wanted, rate, edges):
+    p = plan(learning_rates=[2e-4, 1e-4], tuning_seeds=[7, 8], rule="final", widen=widen)
+    run = []
+
+    def read(cell):
+        lr = cell.candidate["learning_rate"]
+        return curve(0, 0, 0.5 - abs(math.log(lr / best)) / 100) if cell in run else None
+
+    def told():
+        return choices(p, read, lambda cell: False)
+
+    while (cells := tuning_cells(p, told())) != run:
+        run = cells
+    found = told()["chain/starter"]["gcpo"]
+    assert [row["settings"]["learning_rate"] for row in found["candidates"]] == wanted  # to the last bit
+    assert (found["chosen"], found["edges"], found["pending"]) == ({"learning_rate": rate}, edges, 0)
+    assert {cell.directory for cell in run} <= {cell.directory for cell in p.every_cell()}
+
+
+def test_a_grid_of_one_rate_and_one_whose_end_failed_do_not_go_on():
+    assert chosen({1e-4: 0.3}, widen=3)["candidates"] == []
+    assert len(chosen({1e-4: 0.3, 2e-4: 0.4, 4e-4: -0.9}, widen=3)["candidates"]) == 3
 
 
 def test_a_candidate_with_a_failed_run_is_out():

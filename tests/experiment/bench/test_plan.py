@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcpo.experiment.bench.plan import parse, read
+from gcpo.experiment.bench.tuning import choices, tuning_cells
 from gcpo.experiment.settings import UsageError
 
 SMALL = {"task": [{"task": "chain"}], "recipe": [{"recipe": "grpo"}, {"recipe": "gcpo"}]}
@@ -14,10 +15,15 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = [*ROOT.glob("benchmarks/*.toml"), ROOT / "src/gcpo/experiment/bench/default.toml"]
 
 
+def tuned(plan):
+    """What runs first, before there is a curve."""
+    return tuning_cells(plan, choices(plan, lambda cell: None, lambda cell: False))
+
+
 def test_the_paired_runs_stand_side_by_side_and_only_what_has_a_choice_is_tuned():
     recipes = [{"recipe": "grpo"}, {"recipe": "seed-grpo", "tune": {"gcpo_alpha": [1.0, 0.1]}}]
     plan = parse(SMALL | {"recipe": recipes, "tuning_seeds": [7, 8], "learning_rates": [1e-4]})
-    cells = plan.tuning_cells()
+    cells = tuned(plan)
     assert {cell.recipe.name for cell in cells} == {"seed-grpo"}
     assert [(cell.seed, cell.candidate["gcpo_alpha"]) for cell in cells] == [(7, 0.1), (7, 1.0), (8, 0.1), (8, 1.0)]
     assert plan.baseline == "grpo"
@@ -43,7 +49,7 @@ def test_what_is_told_later_wins_and_every_recipe_is_told_the_same_but_for_itsel
 
 def test_what_is_chosen_by_is_evaluated_on_other_prompts_than_what_is_reported():
     plan = parse(SMALL | {"settings": {"eval_seed": 3}, "tuning_seeds": [7], "learning_rates": [1e-4, 2e-4]})
-    assert {cell.settings.eval_seed for cell in plan.tuning_cells()} == {4}
+    assert {cell.settings.eval_seed for cell in tuned(plan)} == {4}
     reported = [plan.cell(plan.problems[0], r, {"learning_rate": 1e-4}, s) for r in plan.recipes for s in plan.seeds]
     assert {cell.settings.eval_seed for cell in reported} == {3}
 
@@ -84,6 +90,8 @@ REFUSED = [
     ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": [1, 1.0]}}]}, "must give gcpo_alpha different numbers"),
     ({"recipe": [{"recipe": "grpo", "tune": {"reward": [["math"]]}}]}, "must give reward different numbers"),
     ({"learning_rates": [float("nan")]}, "learning_rates must be a list of different positive numbers"),
+    ({"widen": -1}, "widen must be 0 or more, found -1"),
+    ({"widen": 0.5}, "widen must be a whole number, found 0.5"),
     ({"rule": "best"}, "rule must be area or final, found 'best'"),
     ({"baseline": "rloo"}, "baseline must be one of the recipes grpo, gcpo, found 'rloo'"),
     ({"settings": 3}, "settings must be a table of settings"),

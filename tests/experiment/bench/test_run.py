@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from gcpo.experiment.bench import run
+from gcpo.experiment.bench.bench import _tune
 from gcpo.experiment.bench.plan import parse
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.settings import RunError, UsageError
@@ -49,6 +50,23 @@ def test_a_cell_that_fails_is_named_and_stops_no_other_and_none_is_run_twice(tmp
         assert sorted(told, key=str) == [(0, 0.5), (1, 0.5), (13, None)]
         assert [starts(tmp_path, cell) for cell in (first, broken, last)] == [1, again, 1]
     assert not (tmp_path / first.directory / "checkpoints").exists()
+
+
+def test_tuning_goes_on_below_its_grid_and_runs_nothing_twice(tmp_path):
+    """The stand-in ends alike at any rate, so that the smallest is chosen; those of seed 13 fail."""
+    told = {"learning_rates": [1e-4, 2e-4], "tuning_seeds": [7], "widen": 2}
+    plan = parse({"task": [{"task": "chain"}], "recipe": [{"recipe": "grpo"}], **told})
+    _tune(plan, runner(tmp_path))
+    rates = ("2.5e-05", "5e-05", "0.0001", "0.0002")
+    runs = tmp_path / "chain/starter/grpo"
+    assert {path.name for path in runs.iterdir()} == {f"lr={rate}" for rate in rates}
+    assert [(runs / f"lr={rate}" / "seed=7/starts").read_text() for rate in rates] == ["started\n"] * 4
+    broken = parse({"task": [{"task": "chain"}], "recipe": [{"recipe": "rloo"}], **told, "tuning_seeds": [13]})
+    _tune(broken, found := runner(tmp_path))
+    assert len(found.failed) == 2
+    assert [(tmp_path / f"chain/starter/rloo/lr={rate}/seed=13/starts").read_text() for rate in rates[2:]] == [
+        "started\n"
+    ] * 2
 
 
 def test_what_a_cell_cost(tmp_path):

@@ -16,7 +16,7 @@ from gcpo.experiment.bench.live import Live
 from gcpo.experiment.bench.plan import Cell, Plan
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.bench.summary import summarise
-from gcpo.experiment.bench.tuning import choose
+from gcpo.experiment.bench.tuning import Chosen, choices, tuning_cells
 from gcpo.experiment.rundir import plain, write_whole, writing
 from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.subject import build_task, draw, versions
@@ -43,14 +43,14 @@ def bench(plan: Plan, output: Path, jobs: int | None = None, runs: Path | None =
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     runner = Runner(output / "cells", jobs, kept=None if runs is None else Kept(runs))
     _check(plan, output, runner)
-    shared = _shared_prompts(plan)
+    shared = _shared_prompts(plan, tuning_cells(plan, _chosen(plan, runner)))
     try:
         runner.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the output {output} cannot be written ({error.strerror}): choose another.") from error
     interrupted = False
     try:
-        _run(runner, plan.tuning_cells(), "tuning")
+        _tune(plan, runner)
         _run(runner, _reported(plan, _chosen(plan, runner)), "report")
     except KeyboardInterrupt:
         interrupted = True
@@ -61,17 +61,18 @@ def bench(plan: Plan, output: Path, jobs: int | None = None, runs: Path | None =
     return result
 
 
-def _chosen(plan: Plan, runner: Runner) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each recipe trains with, by problem."""
-    return {
-        problem.name: {
-            recipe.name: choose(plan, problem, recipe, runner.curve, runner.has_failed) for recipe in plan.recipes
-        }
-        for problem in plan.problems
-    }
+def _tune(plan: Plan, runner: Runner) -> None:
+    """Run what each recipe chooses by, anew as long as that has widened a grid."""
+    cells = None
+    while (wanted := tuning_cells(plan, _chosen(plan, runner))) != cells:
+        _run(runner, cells := wanted, "tuning")
 
 
-def _reported(plan: Plan, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[Cell]:
+def _chosen(plan: Plan, runner: Runner) -> Chosen:
+    return choices(plan, runner.curve, runner.has_failed)
+
+
+def _reported(plan: Plan, chosen: Chosen) -> list[Cell]:
     """Runs on the seeds that are reported, of recipes that could choose."""
     return [
         plan.cell(problem, recipe, settings, seed)
@@ -85,7 +86,7 @@ def _reported(plan: Plan, chosen: dict[str, dict[str, dict[str, Any]]]) -> list[
 def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
     """What ``bench.json`` holds, of the cells that are finished."""
     chosen = _chosen(plan, runner)
-    tuning, reported = plan.tuning_cells(), _reported(plan, chosen)
+    tuning, reported = tuning_cells(plan, chosen), _reported(plan, chosen)
     return {
         "status": "interrupted" if interrupted else "failed" if runner.failed else "finished",
         "cells": len(tuning) + len(plan.problems) * len(plan.seeds) * len(plan.recipes),
@@ -112,14 +113,13 @@ def _check(plan: Plan, output: Path, runner: Runner) -> None:
     runner.check(cells)
 
 
-def _shared_prompts(plan: Plan) -> dict[str, dict[str, int]]:
+def _shared_prompts(plan: Plan, tuning: list[Cell]) -> dict[str, dict[str, int]]:
     """How many held-out prompts of the reported runs the tuning runs have too, by problem; told where there are any.
 
     Data may hold fewer than both need.
     """
     found = {}
-    tuned = {cell.problem.name: cell for cell in plan.tuning_cells()}
-    for problem, cell in tuned.items():
+    for problem, cell in {cell.problem.name: cell for cell in tuning}.items():
         reported = plan.cell(cell.problem, cell.recipe, cell.candidate, plan.seeds[0])
         first, second = _held_out(cell.settings), _held_out(reported.settings)
         if both := len(first & second):
@@ -140,7 +140,7 @@ def _run(runner: Runner, cells: list[Cell], phase: str) -> None:
     live = Live(phase, cells, finished)
     try:
         runner.run(
-            [cell for cell in cells if cell not in finished],
+            [cell for cell in cells if cell not in finished and not runner.has_failed(cell)],
             lambda cell, curve: live.told(cell, curve, runner.failed.get(str(cell.directory))),
         )
     finally:
@@ -167,6 +167,7 @@ def _told(plan: Plan) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "tuning_seeds": list(plan.tuning_seeds),
         "learning_rates": list(plan.learning_rates),
+        "widen": plan.widen,
         "settings": dict(plan.settings),
         **{
             kind: {entry.name: entry.settings for entry in getattr(plan, kind)}

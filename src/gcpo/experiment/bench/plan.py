@@ -140,6 +140,7 @@ class Plan:
         models: Policies to start from.
         recipes: What is compared.
         learning_rates: The grid all recipes choose from.
+        widen: How many times the grid may go on where a recipe chose its end.
         tuning_seeds: Seeds by which they choose; none is among ``seeds``.
         seeds: Seeds that are reported.
         rule: What they choose by: ``area`` under the accuracy curve, or ``final`` accuracy.
@@ -153,6 +154,7 @@ class Plan:
     learning_rates: tuple[float, ...] = (2e-4,)
     tuning_seeds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    widen: int = 0
     rule: str = "area"
     baseline: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -170,6 +172,8 @@ class Plan:
             raise UsageError("seeds and learning_rates must not be empty: give at least one of each.")
         if self.rule not in ("area", "final"):
             raise UsageError(f"rule must be area or final, found {self.rule!r}.")
+        if self.widen < 0:
+            raise UsageError(f"widen must be 0 or more, found {self.widen}.")
         known = [recipe.name for recipe in self.recipes]
         if self.baseline not in known:
             raise UsageError(f"baseline must be one of the recipes {', '.join(known)}, found {self.baseline!r}.")
@@ -182,23 +186,23 @@ class Plan:
         """Tasks x models."""
         return [Problem(task, model) for model in self.models for task in self.tasks]
 
-    def candidates(self, problem: Problem, recipe: Entry) -> list[dict[str, Value]]:
+    def rates(self, problem: Problem, below: int = 0, above: int = 0) -> list[float]:
+        """A problem's grid, ascending, gone on so many times below and above by the ratio of the two rates there."""
+        grid = sorted(problem.model.learning_rates or self.learning_rates)
+        if len(grid) > 1:
+            grid = [
+                *(_round(grid[0] * (grid[0] / grid[1]) ** k) for k in range(below, 0, -1)),
+                *grid,
+                *(_round(grid[-1] * (grid[-1] / grid[-2]) ** k) for k in range(1, above + 1)),
+            ]
+        return grid
+
+    def candidates(self, problem: Problem, recipe: Entry, below: int = 0, above: int = 0) -> list[dict[str, Value]]:
         """What a recipe chooses from: learning rates x what else it tunes, the smaller first."""
-        rates = sorted(problem.model.learning_rates or self.learning_rates)
+        rates = self.rates(problem, below, above)
         grids: list[list[tuple[str, Value]]] = [[("learning_rate", rate) for rate in rates]]
         grids += [[(name, value) for value in sorted(values)] for name, values in recipe.tune.items()]
         return [dict(choice) for choice in itertools.product(*grids)]
-
-    def tuning_cells(self) -> list[Cell]:
-        """Runs on the tuning seeds, for recipes that have a choice; what is compared stands together."""
-        return [
-            self.cell(problem, recipe, candidate, seed)
-            for problem in self.problems
-            for seed in self.tuning_seeds
-            for recipe in self.recipes
-            if len(candidates := self.candidates(problem, recipe)) > 1
-            for candidate in candidates
-        ]
 
     def cell(self, problem: Problem, recipe: Entry, candidate: Mapping[str, Value], seed: int) -> Cell:
         """One of them."""
@@ -213,8 +217,13 @@ class Plan:
         """All that may run, whatever is chosen."""
         seeds = (*self.tuning_seeds, *self.seeds)
         for problem, recipe in itertools.product(self.problems, self.recipes):
-            for candidate, seed in itertools.product(self.candidates(problem, recipe), seeds):
+            for candidate, seed in itertools.product(self.candidates(problem, recipe, self.widen, self.widen), seeds):
                 yield self.cell(problem, recipe, candidate, seed)
+
+
+def _round(rate: float) -> float:
+    """Without the noise of the last digits: 5e-5, not 5.000000000000001e-05, is what a file of runs has."""
+    return float(f"{rate:.6g}")
 
 
 def read(path: Path) -> Plan:
@@ -238,14 +247,16 @@ _LISTS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "tuning_seeds": ("whole numbers", int),
     "seeds": ("whole numbers", int),
 }
-_KEYS = (*_SHORT, *_LISTS, "rule", "baseline", "settings", "task", "model", "recipe")
+_KEYS = (*_SHORT, *_LISTS, "widen", "rule", "baseline", "settings", "task", "model", "recipe")
 
 
 def parse(content: Mapping[str, Any]) -> Plan:
     """The plan of a file's content."""
     _no_other(content, _KEYS, "a bench")
     given: dict[str, Any] = {key: _list(key, content[key]) for key in _LISTS if key in content}
-    given |= {key: content[key] for key in ("rule", "baseline") if key in content}
+    if "widen" in content and type(content["widen"]) is not int:
+        raise UsageError(f"widen must be a whole number, found {content['widen']!r}.")
+    given |= {key: content[key] for key in ("widen", "rule", "baseline") if key in content}
     for kind in ("task", "model", "recipe"):
         if kind in content:
             given[f"{kind}s"] = tuple(_entry(kind, table) for table in _tables(kind, content[kind]))
