@@ -103,7 +103,8 @@ def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
 def _check(plan: Plan, output: Path, runner: Runner) -> None:
     """Refuse what cannot work before the first run."""
     cells = list(plan.every_cell())
-    apart = {cell.directory.parent: cell for cell in cells}  # of a candidate's runs, which differ in their seeds, one
+    # Of a candidate's runs, which differ in their seeds, one; a rate beyond the grid is built as those in it are.
+    apart = {c.directory.parent: c for c in cells if c.candidate["learning_rate"] in plan.rates(c.problem)}
     for cell in apart.values():
         settings = cell.settings
         try:
