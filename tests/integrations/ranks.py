@@ -32,6 +32,7 @@ def main(output, settings):
         torch.save(
             {"parameters": found, "log": log, "processes": trainer.accelerator.num_processes}, output / "end.pt"
         )
+    trainer.accelerator.end_training()  # else gloo's threads may abort a process that exits (pytorch/pytorch#190489)
 
 
 if __name__ == "__main__":
