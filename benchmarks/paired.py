@@ -2,11 +2,13 @@
 
     python benchmarks/paired.py gcpo-32x4-twice benchmarks/results/study_*.json
     python benchmarks/paired.py gcpo-32x4-twice benchmarks/results/{study,wide}_*.json --against grpo grpo-32x4-twice
+    python benchmarks/paired.py grpo benchmarks/results/{study,wide}_*.json --matrix
 
 Where two files chose other settings for a recipe on a problem, as when its grid was widened, the file named later
 counts. So does a run of the same settings that ends otherwise, and it is named: runs are bit-reproducible on one kind
 of machine only. Statistics as in docs/bench.md; Holm over all problems and recipes that are shown; for the rows over
-all problems, over the recipes.
+all problems, over the recipes. With --matrix a row is another recipe, a column a problem, and what stands there is how
+much that recipe ends above the one named first.
 """
 
 import argparse
@@ -66,12 +68,11 @@ def _adjusted(rows: Mapping) -> dict:
 def row(name: str, found: dict, p_holm: float) -> str:
     """A row of a Markdown table, in points of accuracy."""
     apart, chance = found["difference"], found["probability_of_improvement"]
-    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
     likely = f"{chance['value']:.2f} ({chance['ci95'][0]:.2f} to {chance['ci95'][1]:.2f})"
     better = f"{found['better']} of {found['pairs']}"
     p = f"{found['p']:.3f}, {p_holm:.3f}"
     means = " | ".join(f"{100 * mean:.1f}" for mean in reversed(found["means"]))
-    return f"| {name} | {means} | {100 * apart['value']:+.1f} ({low} to {high}) | {likely} | {better} | {p} |"
+    return f"| {name} | {means} | {_gain(apart)} | {likely} | {better} | {p} |"
 
 
 def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:
@@ -90,18 +91,36 @@ def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:
     return "\n".join(lines)
 
 
+def matrix(runs: Runs, first: str, others: Iterable[str]) -> str:
+    """What each of the others has beyond the first in final accuracy, by problem, with 95 % intervals, in points."""
+    problems = [problem for problem, recipes in runs.items() if first in recipes]
+    lines = [f"| minus {first} | " + " | ".join(problems) + " |", "|---" * (1 + len(problems)) + "|"]
+    for other in others:
+        pairs = strata(runs, other, first, "final")
+        cells = [_gain(compared([pairs[problem]])["difference"]) if problem in pairs else "" for problem in problems]
+        lines.append(f"| {other} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _gain(apart: dict) -> str:
+    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
+    return f"{100 * apart['value']:+.1f} ({low} to {high})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("benches", nargs="+", type=Path, help="bench.json files")
     parser.add_argument("--against", nargs="+", help="what it is compared with (all that share a problem with it)")
+    parser.add_argument("--matrix", action="store_true", help="recipes by problems")
     given = parser.parse_args()
     runs = gathered(json.loads(path.read_text()) for path in given.benches)
     names = dict.fromkeys(name for recipes in runs.values() if given.recipe in recipes for name in recipes)
     others = given.against or [name for name in names if name != given.recipe]
     if unknown := [name for name in others if not strata(runs, given.recipe, name, "final")]:
         raise SystemExit(f"no problem has runs of both {given.recipe} and {unknown[0]}: give more files.")
-    print("\n\n".join(table(runs, given.recipe, others, score) for score in ("final", "area")))
+    tables = [table(runs, given.recipe, others, score) for score in ("final", "area")]
+    print("\n\n".join([matrix(runs, given.recipe, others)] if given.matrix else tables))
 
 
 if __name__ == "__main__":
