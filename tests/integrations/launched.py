@@ -14,3 +14,13 @@ def launch(*words, processes=2):
     command = [sys.executable, *(torchrun if processes > 1 else []), *map(str, words)]
     done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def end(trainer):
+    """End training in a process of several, without which PyTorch may abort as it exits (pytorch/pytorch#190489).
+
+    A thread of gloo may still need the interpreter's lock to let go of a tensor: it gets it while this waits for all.
+    Else the group that the model's reducer destroys waits for the thread with the lock in hand, for ever.
+    """
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()

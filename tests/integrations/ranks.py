@@ -11,6 +11,7 @@ import torch
 
 from gcpo import GCPOConfig
 from tests import tiny
+from tests.integrations.launched import end
 from tests.integrations.scripted import Scripted
 from tests.integrations.test_packing import half_dead
 from tests.integrations.test_trl import SETTINGS
@@ -32,7 +33,7 @@ def main(output, settings):
         torch.save(
             {"parameters": found, "log": log, "processes": trainer.accelerator.num_processes}, output / "end.pt"
         )
-    trainer.accelerator.end_training()  # else gloo's threads may abort a process that exits (pytorch/pytorch#190489)
+    end(trainer)
 
 
 if __name__ == "__main__":

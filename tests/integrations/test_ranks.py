@@ -7,8 +7,10 @@ from tests.integrations.launched import launch
 
 RANKS = """
 import sys, torch
+from tests.integrations.launched import end
 from tests.integrations.test_resume import build
-trainer = build(sys.argv[1], per_device_train_batch_size=6, max_steps=1, save_strategy="no")  # groups of 4 straddle
+settings = {"per_device_train_batch_size": 6, "max_steps": 1, "save_strategy": "no"}  # groups of 4 straddle
+trainer = build(sys.argv[1], recipe="gcpo-bot", **settings)
 seen = []
 packed = trainer._compute_loss
 def watched(model, inputs):
@@ -20,7 +22,7 @@ groups, rank = trainer.last_groups, trainer.accelerator.process_index
 found = {"weights": groups.outcome.weights, "advantages": groups.outcome.advantages, "texts": groups.completions,
          "variance": groups.gradient_variance, "points": groups.inputs["points"], "own": torch.cat(seen)}
 torch.save(found, f"{sys.argv[1]}/rank{rank}.pt")
-trainer.accelerator.end_training()
+end(trainer)
 """
 
 

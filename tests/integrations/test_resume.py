@@ -194,6 +194,7 @@ def test_what_users_log_is_kept_whatever_its_type():
 
 RANKS = """
 import os, sys, torch
+from tests.integrations.launched import end
 from tests.integrations.test_resume import build, history, parameters
 settings = {"per_device_train_batch_size": 6, "num_iterations": 2, "max_steps": 4}  # groups of 4 straddle ranks
 whole = build(sys.argv[1], **settings)
@@ -202,7 +203,7 @@ resumed = build(sys.argv[1], **settings, save_strategy="no")
 resumed.train(resume_from_checkpoint=sys.argv[1] + "/checkpoint-3")
 assert torch.equal(parameters(whole), parameters(resumed))
 assert history(whole) == history(resumed)
-resumed.accelerator.end_training()
+end(resumed)
 """
 
 
