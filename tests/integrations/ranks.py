@@ -33,8 +33,8 @@ def main(output, settings):
         torch.save(
             {"parameters": found, "log": log, "processes": trainer.accelerator.num_processes}, output / "end.pt"
         )
-    end(trainer)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    end()

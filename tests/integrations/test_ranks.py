@@ -22,7 +22,7 @@ groups, rank = trainer.last_groups, trainer.accelerator.process_index
 found = {"weights": groups.outcome.weights, "advantages": groups.outcome.advantages, "texts": groups.completions,
          "variance": groups.gradient_variance, "points": groups.inputs["points"], "own": torch.cat(seen)}
 torch.save(found, f"{sys.argv[1]}/rank{rank}.pt")
-end(trainer)
+end()
 """
 
 

@@ -203,7 +203,7 @@ resumed = build(sys.argv[1], **settings, save_strategy="no")
 resumed.train(resume_from_checkpoint=sys.argv[1] + "/checkpoint-3")
 assert torch.equal(parameters(whole), parameters(resumed))
 assert history(whole) == history(resumed)
-end(resumed)
+end()
 """
 
 
