@@ -92,12 +92,16 @@ def table(runs: Runs, first: str, others: Iterable[str], score: str) -> str:
 
 
 def matrix(runs: Runs, first: str, others: Iterable[str]) -> str:
-    """What each of the others has beyond the first in final accuracy, by problem, with 95 % intervals, in points."""
+    """What each of the others has beyond the first in final accuracy, by problem, with 95 % intervals, in points.
+
+    Bold where the interval leaves out 0.
+    """
     problems = [problem for problem, recipes in runs.items() if first in recipes]
     lines = [f"| minus {first} | " + " | ".join(problems) + " |", "|---" * (1 + len(problems)) + "|"]
     for other in others:
         pairs = strata(runs, other, first, "final")
-        cells = [_gain(compared([pairs[problem]])["difference"]) if problem in pairs else "" for problem in problems]
+        apart = {problem: compared([pair])["difference"] for problem, pair in pairs.items()}
+        cells = [_marked(apart[problem]) if problem in apart else "" for problem in problems]
         lines.append(f"| {other} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -105,6 +109,12 @@ def matrix(runs: Runs, first: str, others: Iterable[str]) -> str:
 def _gain(apart: dict) -> str:
     low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
     return f"{100 * apart['value']:+.1f} ({low} to {high})"
+
+
+def _marked(apart: dict) -> str:
+    gain, interval = _gain(apart).split(" ", 1)
+    low, high = apart["ci95"]
+    return f"**{gain}** {interval}" if low > 0 or high < 0 else f"{gain} {interval}"
 
 
 def main() -> None:
@@ -119,8 +129,10 @@ def main() -> None:
     others = given.against or [name for name in names if name != given.recipe]
     if unknown := [name for name in others if not strata(runs, given.recipe, name, "final")]:
         raise SystemExit(f"no problem has runs of both {given.recipe} and {unknown[0]}: give more files.")
-    tables = [table(runs, given.recipe, others, score) for score in ("final", "area")]
-    print("\n\n".join([matrix(runs, given.recipe, others)] if given.matrix else tables))
+    if given.matrix:
+        print(matrix(runs, given.recipe, others))
+    else:
+        print("\n\n".join(table(runs, given.recipe, others, score) for score in ("final", "area")))
 
 
 if __name__ == "__main__":
