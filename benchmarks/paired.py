@@ -68,7 +68,7 @@ def _adjusted(rows: Mapping) -> dict:
 def row(name: str, found: dict, p_holm: float) -> str:
     """A row of a Markdown table, in points of accuracy."""
     apart, chance = found["difference"], found["probability_of_improvement"]
-    likely = f"{chance['value']:.2f} ({chance['ci95'][0]:.2f} to {chance['ci95'][1]:.2f})"
+    likely = f"{chance['value']:.2f}" + (" ({:.2f} to {:.2f})".format(*chance["ci95"]) if chance["ci95"] else "")
     better = f"{found['better']} of {found['pairs']}"
     p = f"{found['p']:.3f}, {p_holm:.3f}"
     means = " | ".join(f"{100 * mean:.1f}" for mean in reversed(found["means"]))
@@ -101,20 +101,18 @@ def matrix(runs: Runs, first: str, others: Iterable[str]) -> str:
     for other in others:
         pairs = strata(runs, other, first, "final")
         apart = {problem: compared([pair])["difference"] for problem, pair in pairs.items()}
-        cells = [_marked(apart[problem]) if problem in apart else "" for problem in problems]
+        cells = [_gain(apart[problem], mark=True) if problem in apart else "" for problem in problems]
         lines.append(f"| {other} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _gain(apart: dict) -> str:
-    low, high = (f"{100 * end:+.1f}" for end in apart["ci95"])
-    return f"{100 * apart['value']:+.1f} ({low} to {high})"
-
-
-def _marked(apart: dict) -> str:
-    gain, interval = _gain(apart).split(" ", 1)
-    low, high = apart["ci95"]
-    return f"**{gain}** {interval}" if low > 0 or high < 0 else f"{gain} {interval}"
+def _gain(apart: dict, mark: bool = False) -> str:
+    """In points, with the interval, which one pair has not; bold, if asked for, where that leaves out 0."""
+    gain, ends = f"{100 * apart['value']:+.1f}", apart["ci95"]
+    if ends is None:
+        return gain
+    bold = "**" if mark and (min(ends) > 0 or max(ends) < 0) else ""
+    return f"{bold}{gain}{bold} ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})"
 
 
 def main() -> None:
@@ -125,6 +123,8 @@ def main() -> None:
     parser.add_argument("--matrix", action="store_true", help="recipes by problems")
     given = parser.parse_args()
     runs = gathered(json.loads(path.read_text()) for path in given.benches)
+    if not any(given.recipe in recipes for recipes in runs.values()):
+        raise SystemExit(f"no problem has runs of {given.recipe}: give another recipe, or the files that have it.")
     names = dict.fromkeys(name for recipes in runs.values() if given.recipe in recipes for name in recipes)
     others = given.against or [name for name in names if name != given.recipe]
     if unknown := [name for name in others if not strata(runs, given.recipe, name, "final")]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import permutation_test
 
 from gcpo.experiment import statistics
 from gcpo.experiment.statistics import estimate, interval, majority, paired, pass_at_k, sign_flips
@@ -45,6 +46,21 @@ def test_k_beyond_the_responses_is_refused(k):
 def test_majority(answers, right, value):
     assert majority(answers, right) == value
     assert majority(answers[::-1], right[::-1]) == value
+
+
+@pytest.mark.parametrize("whole", [[-1, -5, 2, 6, -2], [3, 3, -1, 2, 1], [1, 1, 1, 1, -4], [7, -2, 0, 1, 5]])
+def test_sums_that_are_equal_but_for_rounding_are_as_extreme(whole):
+    """Decimal fractions are none in binary: their sums differ in the last digits, those of whole numbers do not."""
+    signs = np.array(list(itertools.product([1, -1], repeat=len(whole))))
+    share = np.mean(np.abs(signs @ whole) >= abs(sum(whole)))
+    assert sign_flips(np.array(whole) / 100) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("n", [2, 7, 12])
+def test_without_ties_flipping_signs_is_scipys_permutation_test(n):
+    difference = np.random.default_rng(n).normal(0.3, 1, n)
+    theirs = permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=10**5)
+    assert sign_flips(difference) == pytest.approx(theirs.pvalue)
 
 
 def test_mcnemar_is_the_binomial_test_of_the_prompts_that_differ():

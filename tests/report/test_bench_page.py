@@ -50,12 +50,14 @@ def test_full_bench(tmp_path: Path) -> None:
 def test_what_the_scores_leave_out_and_what_tuning_saw_is_noted(tmp_path: Path) -> None:
     bench = write_bench(tmp_path / "bench")
     content = json.loads((bench / "bench.json").read_text()) | {
-        "scored": [], "shared_prompts": {"chain/starter": {"shared": 3, "of": 8}}
+        "scored": [], "shared_prompts": {"chain/starter": {"shared": 3, "of": 8}},
+        "unpaired": ["chain/starter/gcpo/seed=1"],
     }  # fmt: skip
     (bench / "bench.json").write_text(json.dumps(content))
-    assert only(build(bench))["notes"][:2] == [
+    assert only(build(bench))["notes"][:3] == [
         "The result is without chain/starter, on which not every recipe has a run.",
         "chain/starter: 3 of 8 held-out prompts are also those of tuning.",
+        "No pair of the baseline's: chain/starter/gcpo/seed=1 began with another accuracy.",
     ]
 
 

@@ -45,6 +45,10 @@ def _caveats(bench: Record) -> list[str]:
     return [
         *(f"The result is without {name}, on which not every recipe has a run." for name in left_out),
         *(f"{name}: {both} of {n} held-out prompts are also those of tuning." for name, (both, n) in shared.items()),
+        *(
+            f"No pair of the baseline's: {text(cell)} began with another accuracy."
+            for cell in items(bench.get("unpaired", []))
+        ),
     ]
 
 

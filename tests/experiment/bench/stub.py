@@ -17,7 +17,9 @@ def main() -> int:
     given = parser.parse_args()
     settings = yaml.safe_load(given.config.read_text())
     given.output.mkdir(parents=True, exist_ok=True)
-    (given.output / "config.yaml").write_text(yaml.safe_dump({"command": "train", **settings}))
+    (given.output / "config.yaml").write_text(
+        yaml.safe_dump({"command": "train", **settings, "versions": {"torch": "1"}})
+    )
     with (given.output / "starts").open("a") as file:
         file.write("started\n")
     if settings["seed"] == 13:

@@ -1,6 +1,7 @@
 """Curves whose tables are known beforehand."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -126,6 +127,37 @@ def test_seeds_that_only_one_has_are_compared_with_nothing():
     assert (row["pairs"], row["difference"]["value"]) == (1, pytest.approx(0.1))
     nothing = summarise(plan(), {"chain/starter": {"grpo": {}, "gcpo": {}}})
     assert nothing["comparisons"] == {"final": {}, "area": {}}
+
+
+def test_p_is_of_the_mean_over_problems_as_the_difference_is():
+    """Three runs a point better on one problem, one that is five worse on another: the mean is two points worse."""
+    both = plan(task=[{"task": "chain"}, {"task": "product"}])
+    better = {"grpo": {s: curve(0, 0, 0.5) for s in range(3)}, "gcpo": {s: curve(0, 0, 0.51) for s in range(3)}}
+    worse = {"grpo": {0: curve(0, 0, 0.5)}, "gcpo": {0: curve(0, 0, 0.45)}}
+    row = summarise(both, {"chain/starter": better, "product/starter": worse})["comparisons"]["final"]["gcpo"]
+    assert row["difference"]["value"] == pytest.approx(-0.02)
+    assert (row["better"], row["worse"], row["pairs"]) == (3, 1, 4)
+    signs = np.array(list(itertools.product([1, -1], repeat=4)))
+    assert row["p"] == pytest.approx(np.mean(np.abs(signs @ [1, 1, 1, -15]) >= 12))
+
+
+def test_holm_is_over_the_recipes_of_a_problem_not_over_the_problems():
+    both = plan(task=[{"task": "chain"}, {"task": "product"}])
+    runs = {"grpo": {s: curve(0, 0, 0.5) for s in range(3)}, "gcpo": {s: curve(0, 0, 0.6) for s in range(3)}}
+    found = summarise(both, {"chain/starter": runs, "product/starter": runs})
+    for problem in found["problems"].values():
+        assert (
+            problem["comparisons"]["final"]["gcpo"]["p_holm"] == problem["comparisons"]["final"]["gcpo"]["p"] == 0.25
+        )
+
+
+def test_runs_of_one_seed_that_begin_apart_are_named():
+    """The policy was made anew between them, or one is evaluated on other prompts."""
+    runs = {
+        "grpo": {0: curve(0.2, 0, 0.5), 1: curve(0.3, 0, 0.5)},
+        "gcpo": {0: curve(0.2, 0, 0.6), 1: curve(0.2, 0, 0.6)},
+    }
+    assert summarise(plan(), {"chain/starter": runs})["unpaired"] == ["chain/starter/gcpo/seed=1"]
 
 
 def chosen(scores, failed=True, **change):

@@ -29,16 +29,20 @@ def test_what_is_in_the_file_is_not_run_again_in_another_directory(tmp_path):
     here, kept = Runner(tmp_path / "here", 1).curve(first), again.curve(first)
     assert kept.accuracy.tolist() == here.accuracy.tolist()
     assert {k: v.tolist() for k, v in kept.cost.items()} == {k: v.tolist() for k, v in here.cost.items()}
-    assert [found["runs"] for found in again.kept.versions([first, broken, last])] == [2]
+    assert again.versions([first, broken, last]) == [{"torch": "1", "runs": 2}]
 
 
-def test_runs_of_other_versions_are_counted_apart(tmp_path):
+def test_a_run_has_the_versions_it_was_run_with_whoever_adds_it(tmp_path):
     file, both = tmp_path / "runs.jsonl", cells(0, 1)
-    keeping(tmp_path, file).run(both, lambda *_: None)
-    first, second = map(json.loads, file.read_text().splitlines())
-    second["versions"]["torch"] = "0"
-    file.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
-    assert {(found["torch"] == "0", found["runs"]) for found in Kept(file).versions(both)} == {(True, 1), (False, 1)}
+    before = Runner(tmp_path, 2, STUB)
+    before.run(both, lambda *_: None)
+    config = tmp_path / both[1].directory / "config.yaml"
+    config.write_text(config.read_text().replace("torch: '1'", "torch: '0'"))
+    counted = [{"torch": "1", "runs": 1}, {"torch": "0", "runs": 1}]
+    assert before.versions(both) == counted
+    for cell in both:
+        keeping(tmp_path, file).keep(cell)
+    assert keeping(tmp_path / "there", file).versions(both) == counted
 
 
 def test_runs_of_other_settings_are_refused(tmp_path):
@@ -96,7 +100,7 @@ def test_weights_in_several_files_are_one_sum_and_packaged_ones_none(tmp_path):
     assert json.loads((tmp_path / "runs.jsonl").read_text())["weights"] is None
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"cell": "a", "settings": {}, "accuracy": "x"}'])
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"cell": "a", "settings": {}, "accuracy": "x"}'])
 def test_a_line_that_is_no_run_is_named(line, tmp_path):
     file = tmp_path / "runs.jsonl"
     keeping(tmp_path, file).run(cells(0), lambda *_: None)
@@ -123,12 +127,10 @@ def test_a_file_that_cannot_be_written_is_said_and_nothing_is_lost(tmp_path):
 
 LIMITED = """
 import resource, sys
-from pathlib import Path
 from gcpo.experiment.bench.kept import _append
-path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
-    _append(path, 99 * "b" + chr(10))
+    _append(open(sys.argv[1], "a+b", buffering=0), 99 * "b")
 except OSError as error:
     print(error)
 """
@@ -149,4 +151,45 @@ def test_benches_share_a_file(tmp_path):
     one, other = (keeping(tmp_path / name, file) for name in ("one", "other"))
     one.run([first], lambda *_: None)
     other.run([second], lambda *_: None)
+    assert all(map(Kept(file).curve, (first, second)))
+
+
+def test_what_another_bench_has_finished_meanwhile_is_not_run(tmp_path):
+    file, [cell] = tmp_path / "runs.jsonl", cells(0)
+    one, other = (keeping(tmp_path / name, file) for name in ("one", "other"))
+    one.run([cell], lambda *_: None)
+    told = []
+    other.run([cell], lambda *each: told.append(each))
+    assert starts(tmp_path / "other", cell) == 0
+    assert [curve.final for _, curve in told] == [0.5]
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_of_a_cell_that_two_ran_at_once_the_first_to_end_counts(tmp_path):
+    file, [cell] = tmp_path / "runs.jsonl", cells(0)
+    one, other = (keeping(tmp_path / name, file) for name in ("one", "other"))
+    Runner(tmp_path / "other", 1, STUB).run([cell], lambda *_: None)
+    one.run([cell], lambda *_: None)
+    before = file.read_text()
+    other.keep(cell)
+    assert file.read_text() == before
+
+
+def test_two_lines_of_a_cell_may_differ_in_their_times_alone(tmp_path):
+    file, [cell] = tmp_path / "runs.jsonl", cells(0)
+    keeping(tmp_path, file).run([cell], lambda *_: None)
+    line = json.loads(file.read_text())
+    longer = {**line, "seconds": [0.0, 4.0]}
+    file.write_text(file.read_text() + "\n" + json.dumps(longer) + "\n")
+    assert Kept(file).curve(cell).cost["seconds"].tolist() == line["seconds"]
+    file.write_text(file.read_text() + json.dumps(line | {"accuracy": [0.25, 0.75]}) + "\n")
+    with pytest.raises(UsageError, match=r"line 4 of .*seed=0, which ends otherwise in a line before: remove one"):
+        Kept(file)
+
+
+def test_a_last_line_without_an_end_is_no_part_of_the_next(tmp_path):
+    file, (first, second) = tmp_path / "runs.jsonl", cells(0, 1)
+    keeping(tmp_path, file).run([first], lambda *_: None)
+    file.write_text(file.read_text().rstrip("\n"))
+    keeping(tmp_path, file).run([second], lambda *_: None)
     assert all(map(Kept(file).curve, (first, second)))

@@ -81,7 +81,11 @@ REFUSED = [
     ({"task": {"task": "chain"}}, r"write \[\[task\]\]"),
     ({"task": [{"task": "chain"}] * 2}, "tasks need names that differ, found 'chain' twice"),
     ({"task": [{"reward_noise": 0.1}]}, "must have task or name, found reward_noise"),
-    ({"task": [{"task": "chain", "name": "../x"}]}, "names are of letters"),
+    ({"task": [{"task": "chain", "name": "../x"}]}, "names begin with a letter"),
+    ({"task": [{"task": "chain", "name": ".."}]}, r"names begin with .*, found '\.\.' of a task"),
+    ({"recipe": [{"recipe": "grpo", "eval_seed": 7}]}, "sets eval_seed, which is to be the same for all recipes"),
+    ({"recipe": [{"recipe": "grpo", "model": "x"}]}, "sets model, which is to be the same for all recipes"),
+    ({"recipe": [{"recipe": "grpo", "tune": {"eval_prompts": [8, 9]}}]}, "sets eval_prompts, which is to be the same"),
     ({"task": [{"task": "chain", "target": "high"}]}, "must be an accuracy, found 'high'"),
     ({"recipe": [{"recipe": "grpo", "seed": 1}]}, "sets seed, which the bench sets itself"),
     ({"recipe": [{"recipe": "grpo", "tune": {"gcpo_alpha": []}}]}, "must map settings to lists"),
@@ -102,6 +106,12 @@ REFUSED = [
 def test_what_no_bench_has_is_refused_in_a_sentence(change, said):
     with pytest.raises(UsageError, match=said):
         parse(SMALL | change)
+
+
+def test_rates_that_differ_in_the_seventh_digit_have_directories_of_their_own():
+    plan = parse(SMALL | {"learning_rates": [1e-4, 1.0000001e-4], "tuning_seeds": [7]})
+    cells = list(plan.every_cell())
+    assert len({cell.directory for cell in cells}) == len(cells)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The scheduler with real processes of a stand-in for ``gcpo train``."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from gcpo.experiment.bench import run
-from gcpo.experiment.bench.bench import _tune
+from gcpo.experiment.bench.bench import _run, _tune
 from gcpo.experiment.bench.plan import parse
 from gcpo.experiment.bench.run import Runner
 from gcpo.experiment.settings import RunError, UsageError
@@ -114,6 +116,55 @@ def test_the_cells_of_a_killed_bench_run_to_their_end_and_the_next_bench_waits_f
     found.run(all_cells, lambda *_: None)
     assert all(map(found.curve, all_cells))
     assert [starts(tmp_path, cell) for cell in all_cells] == [1, 1, 1]
+
+
+def test_what_an_orphan_left_is_removed_by_the_next_bench(tmp_path):
+    """The bench was killed, so nobody removed the checkpoints of the cell that ran on to its end."""
+    [cell] = cells(0)
+    subprocess.run([*STUB, "--config", settings_of(cell, tmp_path), "--output", tmp_path / cell.directory], check=True)
+    (tmp_path / cell.directory / "model").mkdir()
+    found = runner(tmp_path)
+    _run(found, [cell], "report")
+    assert starts(tmp_path, cell) == 1
+    assert not any((tmp_path / cell.directory / left).exists() for left in ("checkpoints", "model"))
+
+
+def settings_of(cell, root):
+    (path := root / "settings.yaml").write_text(yaml.safe_dump(cell.settings.as_dict()))
+    return path
+
+
+def test_ctrl_c_ends_a_bench_that_waits_for_an_orphan(tmp_path):
+    [cell] = cells(0)
+    lock = tmp_path / f"{cell.directory}.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = start(tmp_path, 0)
+        wait_until(lambda: starts(tmp_path, cells(2)[0]))  # the other two are done meanwhile
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert b"seed=0 is still being run, begun by a bench before: waiting for it" in said
+    assert b"KeyboardInterrupt" in said
+    assert starts(tmp_path, cell) == 0
+
+
+def test_a_cell_has_one_thread_and_keeps_what_is_freed_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
+    given = []
+
+    def popen(*words, env, **more):
+        given.append(env)
+        return subprocess.Popen(*words, env=env, **more)
+
+    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    runner(tmp_path).run(cells(0), lambda *_: None)
+    [env] = given
+    assert (env["OMP_NUM_THREADS"], env["MALLOC_TRIM_THRESHOLD_"]) == ("1", "7")
+    assert env["MALLOC_MMAP_THRESHOLD_"] == run.KEEP_FREED["MALLOC_MMAP_THRESHOLD_"]
 
 
 def test_ctrl_c_is_passed_on_once_and_nothing_new_begins(tmp_path):

@@ -55,6 +55,10 @@ def bench(plan: Plan, output: Path, jobs: int | None = None, runs: Path | None =
     except KeyboardInterrupt:
         interrupted = True
     result: dict[str, Any] = plain(_result(plan, runner, interrupted) | {"shared_prompts": shared})
+    for cell in result["unpaired"]:
+        print(
+            f"{cell} began with another accuracy than the baseline's run of its seed, so is no pair", file=sys.stderr
+        )
     write_whole(output / "bench.json", json.dumps(result, indent=1) + "\n")
     with writing(output / "report.html"):
         report.build(output)
@@ -94,7 +98,7 @@ def _result(plan: Plan, runner: Runner, interrupted: bool) -> dict[str, Any]:
         "failed": runner.failed,
         "plan": _told(plan),
         "versions": versions(),
-        "kept": [] if runner.kept is None else runner.kept.versions(tuning + reported),
+        "run_with": runner.versions(tuning + reported),
         "tuning": chosen,
         **summarise(plan, _table(plan, reported, runner.curve)),
     }

@@ -4,7 +4,8 @@ A line of JSON a run: its ``cell`` (TASK/MODEL/RECIPE/lr=RATE/seed=SEED), its ``
 with, the SHA-256 of the ``weights`` it began from, and its curve, ``accuracy`` by ``steps``, ``samples``, ``tokens``
 and ``seconds``. Weights are null where they were not in a directory, or another bench began the run: then they are not
 known. What is in the file is not run again; what ends is added. So its run directories can be left behind, and benches
-can share a file.
+can share a file, also at a time: each looks at what the others added before it begins a run. Of a cell that two ran
+at once the first to end counts.
 """
 
 import errno
@@ -12,10 +13,10 @@ import fcntl
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from gcpo.experiment.bench.curves import COSTS, Curve
 from gcpo.experiment.bench.plan import Cell
 from gcpo.experiment.rundir import writing
 from gcpo.experiment.settings import UsageError
-from gcpo.experiment.subject import versions
 from gcpo.policies import POLICIES
 
 
@@ -34,26 +34,54 @@ class Kept:
         path: The file; it may not exist yet.
 
     Raises:
-        UsageError: The file cannot be read, or a line of it is no run.
+        UsageError: The file cannot be read, a line of it is no run, or two say otherwise of one cell.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        except (OSError, ValueError) as error:
-            raise UsageError(f"the runs in {path} cannot be read: {error}.") from error
-        self._lines = dict(_line(path, number, line) for number, line in enumerate(lines, 1))
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._read = self._ends = 0  # bytes of the file that are in _lines, and ends of lines in them
+        self._reading = threading.Lock()
         self._weights: dict[str, str | None] = {}  # of each model when first asked for
         self._began: dict[str, str | None] = {}  # what each cell that was begun here began from
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other benches have added."""
+        try:
+            if self._path.exists():
+                with self._reading, self._path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH)
+                    self._take(file)
+        except OSError as error:
+            raise UsageError(f"the runs in {self._path} cannot be read: {error}.") from error
+
+    def _take(self, file: BinaryIO) -> None:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(self._read)
+        data = file.read(max(0, end - self._read))
+        for number, text in enumerate(data.split(b"\n"), self._ends + 1):
+            if not text:
+                continue
+            name, line = _line(self._path, number, text)
+            if not _same_end(line, self._lines.setdefault(name, line)):
+                raise UsageError(
+                    f"line {number} of {self._path} has {name}, which ends otherwise in a line before: remove one."
+                )
+        self._read, self._ends = self._read + len(data), self._ends + data.count(b"\n")
 
     def curve(self, cell: Cell) -> Curve | None:
         """The curve of a cell; None if it is not in the file."""
         line = self._lines.get(str(cell.directory))
         return None if line is None else _curve(line)
 
-    def add(self, cell: Cell, curve: Curve) -> None:
+    def add(self, cell: Cell, curve: Curve, versions: Mapping[str, Any]) -> None:
         """Write a finished run to the file, unless it is there.
+
+        Args:
+            cell: The cell.
+            curve: Its curve.
+            versions: What it was run with.
 
         Raises:
             RunError: The disk is full.
@@ -62,12 +90,16 @@ class Kept:
         if name in self._lines:
             return
         costs = {cost: curve.cost[cost].tolist() for cost in COSTS}
-        line = {"settings": cell.settings.as_dict(), "versions": versions(), "weights": self._began.get(name)}
+        line = {"settings": cell.settings.as_dict(), "versions": dict(versions), "weights": self._began.get(name)}
         line |= {"accuracy": curve.accuracy.tolist(), **costs}
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self._path, json.dumps({"cell": name, **line}) + "\n")
-        self._lines[name] = line
+            with self._reading, self._path.open("a+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._take(file)
+                if name not in self._lines:
+                    _append(file, json.dumps({"cell": name, **line}))
+                    self._take(file)
 
     def check(self, cells: Iterable[Cell]) -> None:
         """Refuse runs of other settings or from other weights.
@@ -86,11 +118,10 @@ class Kept:
                     f"(SHA-256 {line['weights']}, not {weights}): put those back, or choose another file for --runs."
                 )
 
-    def versions(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
-        """What those of these cells that are in the file were run with, each with their number, ``runs``."""
-        lines = [self._lines[name] for cell in cells if (name := str(cell.directory)) in self._lines]
-        times = Counter(json.dumps(line["versions"], sort_keys=True) for line in lines)
-        return [{**json.loads(found), "runs": n} for found, n in times.most_common()]
+    def versions(self, cell: Cell) -> dict[str, Any] | None:
+        """What a cell was run with; None if it is not in the file."""
+        line = self._lines.get(str(cell.directory))
+        return None if line is None else line["versions"]
 
     def begin(self, cell: Cell) -> None:
         """Note what a run begins from; to be called as it begins, not when it goes on from a checkpoint."""
@@ -115,17 +146,23 @@ def _weights(model: Path) -> str | None:
     return hashlib.sha256(b"".join(each.digest() for each in digests)).hexdigest() if digests else None
 
 
-def _append(path: Path, line: str) -> None:
-    """A whole line or none of it, whoever else appends."""
-    with path.open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        end, data = file.seek(0, os.SEEK_END), line.encode()
-        if (written := file.write(data)) != len(data):
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were taken")
+def _append(file: BinaryIO, line: str) -> None:
+    """A whole line or none of it, also behind a last line without an end."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 1))
+    whole = end == 0 or file.read(1) == b"\n"
+    data = (b"" if whole else b"\n") + line.encode() + b"\n"
+    if (written := file.write(data)) != len(data):
+        file.truncate(end)
+        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were taken")
 
 
-def _line(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
+def _same_end(line: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs are one but for their times."""
+    return all(line[key] == other[key] for key in ("accuracy", *COSTS) if key != "seconds")
+
+
+def _line(path: Path, number: int, text: bytes) -> tuple[str, dict[str, Any]]:
     try:
         line = json.loads(text)
         _curve(line)

@@ -12,12 +12,12 @@ import itertools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from gcpo.experiment.resolve import resolve, suggest
-from gcpo.experiment.settings import TrainSettings, UsageError
+from gcpo.experiment.settings import TaskSettings, TrainSettings, UsageError
 
 Value = int | float | bool | str
 
@@ -35,6 +35,9 @@ _SETTINGS: dict[str, Any] = {
     "logging_steps": 1,
 }
 _OURS = ("seed", "learning_rate", "logging_steps", "report", "num_train_epochs", "output_dir")
+# What is learned by whom, and how it is judged, a recipe may not say: its runs would be no pairs of the others.
+_PROBLEMS = {each.name for each in fields(TaskSettings)} - {"signals"}
+_PROBLEMS |= {"reward_noise", "eval_seed", "eval_prompts", "eval_samples"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Cell:
     def directory(self) -> Path:
         """Where its run directory is, in the bench's ``cells``."""
         words = [f"{key.removeprefix('gcpo_')}={value}" for key, value in self.candidate.items()]
-        words[0] = f"lr={self.candidate['learning_rate']:g}"
+        words[0] = f"lr={float(self.candidate['learning_rate'])}"
         return Path(self.problem.name, self.recipe.name, ",".join(words), f"seed={self.seed}")
 
     @property
@@ -274,8 +277,10 @@ def _entry(kind: str, table: Mapping[str, Any]) -> Entry:
     if kind not in settings and "name" not in table:
         raise UsageError(f"a table [[{kind}]] must have {kind} or name, found {', '.join(table) or 'nothing'}.")
     name = str(table.get("name", Path(str(settings.get(kind))).name))
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise UsageError(f"names are of letters, digits and . + - _, found {name!r} of a {kind}: give it a name.")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UsageError(
+            f"names begin with a letter, digit or _ and may have . + - behind, found {name!r} of a {kind}: give one."
+        )
     entry = Entry(name, _settings(settings, f"{kind} {name!r}"))
     if "learning_rates" in table and kind == "model":
         entry = replace(entry, learning_rates=_list("learning_rates", table["learning_rates"]))
@@ -285,7 +290,18 @@ def _entry(kind: str, table: Mapping[str, Any]) -> Entry:
         if type(table["target"]) not in (int, float):
             raise UsageError(f"target of task {name!r} must be an accuracy, found {table['target']!r}.")
         entry = replace(entry, target=float(table["target"]))
+    if kind == "recipe":
+        _paired(entry)
     return entry
+
+
+def _paired(recipe: Entry) -> None:
+    """Refuse a recipe whose runs would be no pairs of the others'."""
+    if theirs := [key for key in (*recipe.settings, *recipe.tune) if key in _PROBLEMS]:
+        raise UsageError(
+            f"recipe {recipe.name!r} sets {theirs[0]}, which is to be the same for all recipes: set it in a task, a "
+            "model or [settings]."
+        )
 
 
 def _grids(name: str, tune: Any) -> dict[str, tuple[Value, ...]]:

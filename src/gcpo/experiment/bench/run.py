@@ -3,10 +3,11 @@
 Beside a cell's run directory ``NAME`` there are ``NAME.yaml``, its settings; ``NAME.log``, what it said; and
 ``NAME.lock``, which the process of the cell holds as long as it lives. So a bench that was killed leaves no cell to
 be run twice at a time: its cells run to their end, and the next bench waits for them. A cell that is half done goes on
-from its checkpoint; of one that is done the checkpoints and the policy are removed.
+from its checkpoint; of one that is done the checkpoints and the policy are removed, by the next bench if need be.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -14,18 +15,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from tqdm import tqdm
 
 from gcpo.experiment.bench.curves import Curve, read
 from gcpo.experiment.bench.kept import Kept
 from gcpo.experiment.bench.plan import Cell
 from gcpo.experiment.rundir import write_whole, writing
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+# glibc gives the memory of freed tensors back to the kernel and asks for it again in the next step. Kept, the same
+# bits take less time (benchmarks/allocator.py).
+KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
 @dataclass
@@ -72,9 +81,25 @@ class Runner:
             self.kept.check(cells)
 
     def keep(self, cell: Cell) -> None:
-        """Add a finished cell to the file of runs, if there is one."""
-        if self.kept is not None and (curve := self.curve(cell)) is not None:
-            self.kept.add(cell, curve)
+        """Of a finished cell: add it to the file of runs, if there is one, then remove what no table needs."""
+        run = self.root / cell.directory
+        if (curve := read(run)) is None:
+            return
+        if self.kept is not None:
+            self.kept.add(cell, curve, self._versions(cell))
+        for left in ("checkpoints", "model"):
+            shutil.rmtree(run / left, ignore_errors=True)
+
+    def versions(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """What those of these cells that are finished were run with, each with their number, ``runs``."""
+        found = [self._versions(cell) for cell in cells if self.curve(cell) is not None]
+        times = Counter(json.dumps(each, sort_keys=True) for each in found)
+        return [{**json.loads(each), "runs": n} for each, n in times.most_common()]
+
+    def _versions(self, cell: Cell) -> dict[str, Any]:
+        kept = None if self.kept is None else self.kept.versions(cell)
+        config = self.root / cell.directory / "config.yaml"
+        return dict(yaml.safe_load(config.read_text())["versions"] if kept is None else kept)
 
     def run(self, cells: list[Cell], done: Callable[[Cell, Curve | None], None]) -> None:
         """Run those that are not finished, in this order.
@@ -120,16 +145,31 @@ class Runner:
         with writing(run.parent):
             run.parent.mkdir(parents=True, exist_ok=True)
         with _opened(Path(f"{run}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a process that an earlier bench left
-            if read(run) is None:
+            if not self._alone(lock, run):
+                return "not begun"
+            if self.kept is not None:
+                self.kept.refresh()
+            if self.curve(cell) is None:
                 code = self._train(cell, run, lock.fileno())
                 if code is None:
                     return "not begun"
                 if code:
                     return f"exit code {code}: {_last_line(Path(f'{run}.log'))}"
-            for left in ("checkpoints", "model"):
-                shutil.rmtree(run / left, ignore_errors=True)
         return None
+
+    def _alone(self, lock: IO[Any], run: Path) -> bool:
+        """Wait for a process that an earlier bench left; whether it has ended before this bench is stopped."""
+        told = False
+        while not self._stopping.is_set():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if not told:
+                    tqdm.write(f"{run} is still being run, begun by a bench before: waiting for it", file=sys.stderr)
+                told = True
+                self._stopping.wait(0.2)
+        return False
 
     def _train(self, cell: Cell, run: Path, lock: int) -> int | None:
         """The exit code of a cell's process; None if the bench is being stopped."""
@@ -138,7 +178,7 @@ class Runner:
         settings = Path(f"{run}.yaml")
         write_whole(settings, yaml.safe_dump(cell.settings.as_dict(), sort_keys=False))
         command = [*self.train, "--config", str(settings), "--output", str(run)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = KEEP_FREED | os.environ | ONE_THREAD
         with _opened(Path(f"{run}.log"), "ab") as log:
             with self._starting:
                 if self._stopping.is_set():

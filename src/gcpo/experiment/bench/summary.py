@@ -4,8 +4,9 @@
                   recipe has a run
     comparisons   each recipe with the baseline: paired differences, probability of improvement, p by flipping the
                   signs of the differences by seed, adjusted by Holm over all recipes
-    problems      the same for one task and model, adjusted by Holm over all recipes and problems; the mean curve, and
-                  what it costs to reach the target
+    problems      the same for one task and model, adjusted by Holm over its recipes; the mean curve, and what it costs
+                  to reach the target
+    unpaired      runs of one seed that begin with another accuracy than the baseline's, and so are no pair of it
 
 The target is the baseline's mean final accuracy, or the task's own. A run reaches it where the line through its
 evaluations first does; one that never does is censored: counted, and beyond every other in the median. The cost ratio
@@ -42,21 +43,24 @@ def summarise(plan: Plan, table: Table) -> dict[str, Any]:
         plan: The bench.
         table: Curves of the reported seeds that are there; a recipe or problem may have none.
     """
-    whole = {score: {"all": _comparisons(plan, table.values(), score)} for score in SCORES}
-    apart = {score: {name: _comparisons(plan, [runs], score) for name, runs in table.items()} for score in SCORES}
-    for tables in (*whole.values(), *apart.values()):
-        _adjust(tables)
     names = [r.name for r in plan.recipes if any(runs[r.name] for runs in table.values())]
     common = {problem: runs for problem, runs in table.items() if all(runs[name] for name in names)}
     return {
         "scores": {r.name: {score: _score(common, r.name, score) for score in SCORES} for r in plan.recipes},
         "scored": list(common),
-        "comparisons": {score: whole[score]["all"] for score in SCORES},
+        "comparisons": {score: _comparisons(plan, table.values(), score) for score in SCORES},
         "problems": {
             problem.name: _problem(plan, problem, table[problem.name])
-            | {"comparisons": {score: apart[score][problem.name] for score in SCORES}}
+            | {"comparisons": {score: _comparisons(plan, [table[problem.name]], score) for score in SCORES}}
             for problem in plan.problems
         },
+        "unpaired": [
+            f"{problem}/{name}/seed={seed}"
+            for problem, runs in table.items()
+            for name, curves in runs.items()
+            for seed, curve in curves.items()
+            if (base := runs[plan.baseline].get(seed)) is not None and base.accuracy[0] != curve.accuracy[0]
+        ],
     }
 
 
@@ -85,20 +89,14 @@ def _column(runs: Runs, score: str) -> Float[np.ndarray, "n 1"]:
 
 
 def _comparisons(plan: Plan, problems: Iterable[Mapping[str, Runs]], score: str) -> dict[str, Any]:
-    """Each recipe with the baseline, on the problems and seeds that both have."""
+    """Each recipe with the baseline, on the problems and seeds that both have; ``p_holm`` over the recipes."""
     found, by_problem = {}, list(problems)
     for recipe in (r.name for r in plan.recipes if r.name != plan.baseline):
         pairs = [_pairs(runs[recipe], runs[plan.baseline], score) for runs in by_problem]
         if strata := [pair for pair in pairs if len(pair)]:
             found[recipe] = comparison(strata)
-    return found
-
-
-def _adjust(tables: Mapping[str, dict[str, Any]]) -> None:
-    """Add ``p_holm``, over all comparisons of these tables."""
-    rows = [row for comparisons in tables.values() for row in comparisons.values()]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
+    adjusted = holm([row["p"] for row in found.values()])
+    return {name: row | {"p_holm": p} for (name, row), p in zip(found.items(), adjusted, strict=True)}
 
 
 def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
@@ -109,7 +107,9 @@ def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
 def comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
     """Pairs of a recipe and another, a stratum a problem: differences, probability of improvement, p."""
     statistics: dict[str, Statistic] = {"difference": difference, "probability_of_improvement": improvement}
-    apart = np.concatenate([stratum[:, 0] - stratum[:, 1] for stratum in strata])
+    apart = np.concatenate(
+        [(stratum[:, 0] - stratum[:, 1]) / len(stratum) for stratum in strata]
+    )  # problems count alike
     return {
         "pairs": len(apart),
         **{name: bootstrap(strata, statistic) for name, statistic in statistics.items()},

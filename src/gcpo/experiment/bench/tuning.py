@@ -95,6 +95,10 @@ def _best(
 
 
 def _edges(candidates: list[dict[str, Any]], chosen: dict[str, Any]) -> list[str]:
-    """Settings whose chosen value ends its grid."""
-    grids = {key: [candidate[key] for candidate in candidates] for key in chosen}
+    """Settings whose chosen value, a number, ends its grid."""
+    grids = {key: [candidate[key] for candidate in candidates] for key, value in chosen.items() if _is_number(value)}
     return [key for key, grid in grids.items() if len(set(grid)) > 1 and chosen[key] in (min(grid), max(grid))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
