@@ -9,8 +9,8 @@ set -xeuo pipefail
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
 DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 
-# gcpo, in two settings: the flag, and which recipe. adv_estimator=gcpo instead of grpo makes verl itself refuse to run
-# where the plug-in is not installed.
+# gcpo, in two settings: the flag, and which recipe. adv_estimator=gcpo instead of grpo makes verl stop, at its
+# first advantage step, where the plug-in is not installed.
 python3 -m verl.trainer.main_ppo \
     algorithm.adv_estimator=gcpo \
     +algorithm.gcpo.enable=True \

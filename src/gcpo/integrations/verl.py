@@ -8,7 +8,7 @@ GRPO. What it wraps, it wraps right after verl has imported the module it lives 
 One walk per batch: verl's own estimator runs; we read rewards, texts and vectors of the rows, ask the recipe, and put
 its advantages where verl's were, before the actor is updated. No formula lives here. ``+algorithm.gcpo.enable=True``
 turns it on; an actor that is about to be updated without it raises. With ``algorithm.adv_estimator=gcpo``, a name that
-only this plug-in registers, verl itself refuses to run where the plug-in is not loaded.
+only this plug-in registers, verl stops at its first advantage step where the plug-in is not loaded.
 """
 
 import functools
