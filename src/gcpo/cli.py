@@ -148,7 +148,7 @@ def _subject(command: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help="run directory (runs/...); an unfinished one resumes"
     )
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, e.g. a run's config.yaml")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, see docs")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="any setting, see docs/*.md")
 
 
 def _train(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -8,6 +8,7 @@ import pytest
 from gcpo.experiment.resolve import resolve
 from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.train import build_config, train
+from gcpo.integrations.trl_config import GCPOConfig
 from gcpo.tasks import get_task
 from gcpo.tasks.posed import Posed
 from gcpo.tasks.rewards import parse
@@ -68,6 +69,18 @@ def test_epochs_replace_the_default_steps():
 def test_what_cannot_be_set_is_named(word, message):
     with pytest.raises(UsageError, match=message):
         config(word)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"gcpo train is one process, found WORLD_SIZE=2: launch a script"):
+        config()
+
+
+def test_several_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(GCPOConfig, "n_gpu", 2)
+    with pytest.raises(UsageError, match=r"gcpo train takes one GPU, found 2: set CUDA_VISIBLE_DEVICES"):
+        config()
 
 
 @pytest.mark.parametrize(

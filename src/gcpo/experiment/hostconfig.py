@@ -1,6 +1,7 @@
 """A host's configuration from our defaults and the user's ``key=value`` words, checked by its own parser."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,8 +22,14 @@ def host_config(kind: Any, values: Mapping[str, Any], chosen: Iterable[str], own
         command: Its name.
 
     Raises:
-        UsageError: The user gave a field that does not exist, is not theirs to set, or has a wrong value.
+        UsageError: The user gave a field that does not exist, is not theirs to set, or has a wrong value; or this is
+            one of several processes, which would write into one run directory.
     """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UsageError(
+            f"gcpo {command} is one process, found WORLD_SIZE={processes}: launch a script with the trainer instead "
+            "(docs/distributed.md)."
+        )
     known = kind.__dataclass_fields__
     for key in chosen:
         if key == "output_dir":

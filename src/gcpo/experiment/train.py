@@ -201,6 +201,11 @@ def build_config(settings: TrainSettings, task: Task, output: Path) -> GCPOConfi
 
 def _check_machine(config: GCPOConfig) -> None:
     """What the host would find out only when it builds its trainer, after the first evaluation."""
+    if config.n_gpu > 1:
+        raise UsageError(
+            f"gcpo train takes one GPU, found {config.n_gpu}: set CUDA_VISIBLE_DEVICES to one of them, or launch a "
+            "script with GCPOTrainer (docs/distributed.md)."
+        )
     if config.fp16 and config.device.type == "cpu":
         raise UsageError("fp16=true needs a GPU, found none: leave it out.")
     if config.use_vllm and find_spec("vllm") is None:
