@@ -108,9 +108,10 @@ class Kept:
             UsageError: A cell is in the file with other settings, or began from other weights than are there now.
         """
         for cell in cells:
-            weights, line = self._weights_now(cell), self._lines.get(str(cell.directory))
+            line = self._lines.get(str(cell.directory))
             if line is None:
                 continue
+            weights = self._weights_now(cell)
             cell.same(line["settings"], f"{cell.directory} in {self._path}", "file for --runs")
             if None not in (weights, line["weights"]) and weights != line["weights"]:
                 raise UsageError(
