@@ -35,7 +35,8 @@ def measured(
     """Seconds of a run and those of them in the kernel; its losses."""
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory, "run")
-        command = (sys.executable, "-m", "gcpo", "train", *arguments, f"max_steps={steps}", "--output", str(run))
+        words = (*arguments, f"max_steps={steps}", "eval_prompts=64", "eval_samples=1", "report=false")
+        command = (sys.executable, "-m", "gcpo", "train", *words, "--output", str(run))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, env=os.environ | ONE_THREAD | environment, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
