@@ -165,6 +165,19 @@ def test_what_another_bench_has_finished_meanwhile_is_not_run(tmp_path):
     assert len(file.read_text().splitlines()) == 1
 
 
+def test_what_another_bench_adds_meanwhile_with_other_settings_is_refused(tmp_path):
+    """Also where this one has run the cell itself by then."""
+    file, [ours], [theirs] = tmp_path / "runs.jsonl", cells(0), cells(0, eval_prompts=8)
+    before, after = (keeping(tmp_path / name, file) for name in ("before", "after"))
+    Runner(tmp_path / "after", 1, STUB).run([ours], lambda *_: None)
+    keeping(tmp_path / "other", file).run([theirs], lambda *_: None)
+    with pytest.raises(UsageError, match=r"was run with another eval_prompts \(8, not 512\)"):
+        before.run([ours], lambda *_: None)
+    assert starts(tmp_path / "before", ours) == 0
+    with pytest.raises(UsageError, match=r"was run with another eval_prompts \(8, not 512\)"):
+        after.keep(ours)
+
+
 def test_of_a_cell_that_two_ran_at_once_the_first_to_end_counts(tmp_path):
     file, [cell] = tmp_path / "runs.jsonl", cells(0)
     one, other = (keeping(tmp_path / name, file) for name in ("one", "other"))

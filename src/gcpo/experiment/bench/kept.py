@@ -85,6 +85,7 @@ class Kept:
 
         Raises:
             RunError: The disk is full.
+            UsageError: Another bench has added it meanwhile, with other settings or from other weights.
         """
         name = str(cell.directory)
         if name in self._lines:
@@ -100,6 +101,7 @@ class Kept:
                 if name not in self._lines:
                     _append(file, json.dumps({"cell": name, **line}))
                     self._take(file)
+        self.check([cell])  # another bench may have added it meanwhile
 
     def check(self, cells: Iterable[Cell]) -> None:
         """Refuse runs of other settings or from other weights.

@@ -149,6 +149,7 @@ class Runner:
                 return "not begun"
             if self.kept is not None:
                 self.kept.refresh()
+                self.kept.check([cell])
             if self.curve(cell) is None:
                 code = self._train(cell, run, lock.fileno())
                 if code is None:

@@ -107,9 +107,8 @@ def _pairs(first: Runs, second: Runs, score: str) -> Float[np.ndarray, "n 2"]:
 def comparison(strata: Sequence[Float[np.ndarray, "n 2"]]) -> dict[str, Any]:
     """Pairs of a recipe and another, a stratum a problem: differences, probability of improvement, p."""
     statistics: dict[str, Statistic] = {"difference": difference, "probability_of_improvement": improvement}
-    apart = np.concatenate(
-        [(stratum[:, 0] - stratum[:, 1]) / len(stratum) for stratum in strata]
-    )  # problems count alike
+    # Problems count alike, as in the mean over them that stands beside p.
+    apart = np.concatenate([(stratum[:, 0] - stratum[:, 1]) / len(stratum) for stratum in strata])
     return {
         "pairs": len(apart),
         **{name: bootstrap(strata, statistic) for name, statistic in statistics.items()},

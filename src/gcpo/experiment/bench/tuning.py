@@ -96,9 +96,6 @@ def _best(
 
 def _edges(candidates: list[dict[str, Any]], chosen: dict[str, Any]) -> list[str]:
     """Settings whose chosen value, a number, ends its grid."""
-    grids = {key: [candidate[key] for candidate in candidates] for key, value in chosen.items() if _is_number(value)}
+    numbers = [key for key, value in chosen.items() if type(value) in (int, float)]
+    grids = {key: [candidate[key] for candidate in candidates] for key in numbers}
     return [key for key, grid in grids.items() if len(set(grid)) > 1 and chosen[key] in (min(grid), max(grid))]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
