@@ -2,7 +2,7 @@
 
     python examples/half_known_tasks.py DIRECTORY
 
-larger.jsonl: the larger of two numbers of two digits. sums.jsonl: sums of two digits.
+larger.jsonl: the larger of two numbers of two digits. sums.jsonl: sums of two numbers from 1 to 19.
 """
 
 import itertools

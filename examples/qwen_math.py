@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--on", choices=ROWS, default="gsm8k", help="which problems (gsm8k)")
     parser.add_argument("--model", default=MODEL, help=f"another model, by path or hub id ({MODEL})")
-    parser.add_argument("--data", help="rows in the format of GSM8K in place of the hub's")
+    parser.add_argument("--data", help="rows in the format of that data set in place of the hub's; for MATH with --test-data")
     parser.add_argument("--test-data", help="the same to test on")
     parser.add_argument("--length", type=int, help="tokens of the longest response (512, for MATH 1024)")
     parser.add_argument("--samples", type=int, default=4, help="responses to each test prompt (4)")
@@ -66,7 +66,8 @@ def main() -> int:
     if not finished(evaluation):
         models = ["--model", str(run / "model"), "--against", given.model, "--output", str(evaluation)]
         asked = [f"samples={given.samples}", f"max_new_tokens={length}", "dtype=bfloat16"]
-        return gcpo(["eval", *models, *rows["eval"], *places, *system, *asked])
+        rows_asked = rows["train"] if given.data else rows["eval"]  # MATH-500 has other fields than MATH
+        return gcpo(["eval", *models, *rows_asked, *places, *system, *asked])
     return 0
 
 

@@ -42,13 +42,19 @@ def stand_in(tmp_path):
     return directory
 
 
-@pytest.fixture
-def rows(tmp_path):
-    """Files in the format of GSM8K."""
+FORMATS = {
+    "gsm8k": lambda i: {"question": f"What is {i}+{i}?", "answer": f"<<{i}+{i}={2 * i}>>\n#### {2 * i}"},
+    "math": lambda i: {"problem": f"What is ${i}+{i}$?", "solution": f"It is $\\boxed{{{2 * i}}}$."},
+}
+
+
+@pytest.fixture(params=FORMATS)
+def rows(request, tmp_path):
+    """Which problems, and files in their format."""
     for name, numbers in (("train", range(8, 28)), ("test", range(8))):
-        lines = [{"question": f"What is {i}+{i}?", "answer": f"<<{i}+{i}={2 * i}>>\n#### {2 * i}"} for i in numbers]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return [f"--data={tmp_path / 'train.jsonl'}", f"--test-data={tmp_path / 'test.jsonl'}"]
+        lines = [json.dumps(FORMATS[request.param](i)) for i in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    return ["--on", request.param, f"--data={tmp_path / 'train.jsonl'}", f"--test-data={tmp_path / 'test.jsonl'}"]
 
 
 def run(name, *words):
@@ -59,7 +65,7 @@ def run(name, *words):
     return module.main()
 
 
-def test_qwen_on_gsm8k_trains_and_is_evaluated_against_what_it_was(stand_in, rows, tmp_path, monkeypatch):
+def test_qwen_trains_and_is_evaluated_against_what_it_was(stand_in, rows, tmp_path, monkeypatch):
     pytest.importorskip("peft")
     monkeypatch.setattr(sys, "argv", [])
     output = tmp_path / "out"
