@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--on", choices=ROWS, default="gsm8k", help="which problems (gsm8k)")
     parser.add_argument("--model", default=MODEL, help=f"another model, by path or hub id ({MODEL})")
-    parser.add_argument("--data", help="rows in the format of that data set in place of the hub's; for MATH with --test-data")
+    parser.add_argument("--data", help="rows in that data set's format in place of the hub's; for MATH both")
     parser.add_argument("--test-data", help="the same to test on")
     parser.add_argument("--length", type=int, help="tokens of the longest response (512, for MATH 1024)")
     parser.add_argument("--samples", type=int, default=4, help="responses to each test prompt (4)")

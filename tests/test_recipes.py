@@ -6,6 +6,8 @@ import torch
 
 from gcpo import RECIPES, recipe, signals
 from gcpo.advantages import dr_grpo, score_baseline
+from gcpo.advantages.first_draws import completion
+from gcpo.probe.live import GradientWatch
 from gcpo.signals import SIGNALS
 
 B, G, S, D = 4, 8, 3, 16
@@ -381,6 +383,49 @@ def test_a_similarity_is_taken_as_it_is():
         recipe("gcpo-cd", signal="degree_dispersion").__call__.__wrapped__(
             recipe("gcpo-cd", signal="degree_dispersion"), inputs["rewards"], similarity=torch.ones(B, G, G + 1)
         )
+
+
+def test_a_signal_that_steers_must_be_finite_where_rewards_differ(monkeypatch):
+    inputs = batch()
+    dead_first = inputs["rewards"].clone()
+    dead_first[0] = 1.0
+    nan_first = torch.tensor([float("nan"), 0.1, 0.2, 0.3])
+    steered = recipe("gcpo-cd")(**inputs | {"rewards": dead_first}, signals={"cosine_dispersion": nan_first})
+    assert steered.advantages.isfinite().all()
+    with pytest.raises(ValueError, match="'cosine_dispersion' of recipe 'gcpo-cd' is not finite for 1 of 4 live"):
+        recipe("gcpo-cd")(**inputs, signals={"cosine_dispersion": nan_first})
+
+
+class NoFloat64(torch.Tensor):
+    """A tensor of an accelerator that has no float64, as Apple's; ``cpu()`` takes it home."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_where_there_is_no_float64(name):
+    inputs = batch()
+    there = {key: value.as_subclass(NoFloat64) for key, value in inputs.items()}
+    with pytest.raises(TypeError, match="float64"):
+        there["rewards"].double()
+    found = run(name, there).advantages
+    assert torch.equal(found.as_subclass(torch.Tensor), run(name, inputs).advantages)
+
+
+def test_the_watch_and_first_draws_run_where_there_is_no_float64():
+    inputs = batch()
+    rewards, scores = inputs["rewards"].as_subclass(NoFloat64), inputs["scores"].as_subclass(NoFloat64)
+    live, counted = rewards.amax(1) > rewards.amin(1), rewards.isfinite()
+    seen, _ = GradientWatch()(scores, live, counted, scores[:, 0, 0])
+    assert seen["variance"] > 0
+    assert torch.equal(completion(rewards, 2).as_subclass(torch.Tensor), completion(inputs["rewards"], 2))
 
 
 def test_no_group_is_no_trouble():

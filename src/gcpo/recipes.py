@@ -183,8 +183,8 @@ class Recipe:
             An ``Outcome``.
 
         Raises:
-            ValueError: An input it needs is missing, a shape does not fit the rewards', or rewards that calibrate lie
-                further apart than ``reward_range``.
+            ValueError: An input it needs is missing, a shape does not fit the rewards', its signal is not finite for a
+                live group, or rewards that calibrate lie further apart than ``reward_range``.
         """
         if not rewards.is_floating_point():
             rewards = rewards.float()
@@ -233,10 +233,19 @@ class Recipe:
         rd = signals["reward_dispersion"]
         if self.signal is None:
             return live.to(rd.dtype)
+        self._check_finite(signals[self.signal], live)
         u = normalized(SIGNALS[self.signal], signals[self.signal], counted, self.scale)
         u = CALIBRATIONS[self.calibration](u, rd.clamp(max=1))  # rounding may pass 1
         weights = torch.where(live, MODULATIONS[self.modulation](u, self.alpha), 0)
         return renormalize(weights, live) if self.renormalize else weights
+
+    def _check_finite(self, signal: Tensor, live: Tensor) -> None:
+        """One group without a weight would take the weights of all others with it, and then the update."""
+        if wrong := int((live & ~signal.isfinite()).sum()):
+            raise ValueError(
+                f"signal {self.signal!r} of recipe {self.name!r} is not finite for {wrong} of {int(live.sum())} live "
+                "groups: let it leave out what it cannot measure (docs/signals.md), or choose another."
+            )
 
     def _check_range(self, rewards: Tensor, counted: Tensor) -> None:
         """A calibration by rewards beyond their range would take every group for pure signal, and do so in silence."""

@@ -211,6 +211,25 @@ def test_a_run_goes_on_with_the_functions_that_work(tmp_path, told):
     assert logged(beside, "gcpo/reward_failures/spread") == [0.0] * 3
 
 
+def test_no_response_gains_by_a_penalty_that_fails(tmp_path, told):
+    def penalty(completions, **_):
+        return [float("nan") if c[:1] < "e" else -1.0 for c in completions]
+
+    def silent(completions, **_):
+        return [None] * len(completions)
+
+    trainer = build(tmp_path, [tiny.spread, penalty, silent])
+    trainer.train()
+    groups = trainer.last_groups
+    failed = torch.tensor([c[:1] < "e" for c in groups.completions]).view_as(groups.rewards)
+    assert failed.any()
+    assert not failed.all()
+    assert groups.rewards[failed].isnan().all()
+    assert not groups.outcome.counted[failed].any()
+    assert (groups.outcome.advantages[failed] == 0).all()
+    assert groups.outcome.counted[~failed].all(), "None alone takes nobody out"
+
+
 def test_huge_rewards_do_not_reach_the_parameters(tmp_path, told):
     def huge(completions, **_):
         return [1e300, -1e30, 1e18, *[1.0] * (len(completions) - 3)]

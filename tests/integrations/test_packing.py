@@ -126,7 +126,7 @@ def test_it_is_off_where_it_would_be_wrong_and_says_why(tmp_path, caplog, settin
 def test_a_kl_penalty_switches_it_off(tmp_path, caplog):
     trainer = ours(tmp_path)
     trainer.beta = 0.1
-    assert not trainer._packs({})
+    assert not trainer._packs()
     assert [r.message for r in caplog.records if r.message.startswith("gcpo_pack is off: a KL penalty")]
 
 
@@ -188,3 +188,22 @@ def test_a_window_deals_out_the_same_rows_long_before_short_before_dead():
 def test_learned_positions_are_recognised():
     assert ignores_padding(tiny.model())
     assert not ignores_padding(gpt2())
+
+
+@pytest.mark.parametrize(("model", "trims"), [(tiny.model, True), (gpt2, False)])
+def test_bf16_autocast_is_not_taken_for_positions(tmp_path, caplog, model, trims):
+    trainer = ours(tmp_path, model=model(), bf16=True)
+    wrapped = trainer.accelerator.prepare_model(trainer.model)
+    assert hasattr(wrapped, "_original_forward"), "accelerate's autocast"
+    assert trainer._may_trim_left(wrapped) == trims
+    assert any("leaves padding on the left" in r.message for r in caplog.records) != trims
+
+
+def test_one_process_with_images_leaves_packing_out_on_all(tmp_path, monkeypatch):
+    trainer, active = ours(tmp_path), torch.tensor([True, False, True])
+    assert trainer._rows_of_all(active, images=False) == 2
+    assert trainer._rows_of_all(active, images=True) is None
+    for of_another, rows in (([3, 0], 3), ([0, 1], None)):
+        another = torch.tensor([of_another])
+        monkeypatch.setattr(trainer.accelerator, "gather", lambda mine, another=another: torch.cat([mine, another]))
+        assert trainer._rows_of_all(active, images=False) == rows

@@ -125,6 +125,41 @@ def test_a_checkpoint_of_another_trainer_is_taken_with_a_warning(tmp_path, monke
     assert any("not bit for bit" in sentence for sentence in said)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"per_device_train_batch_size": 4}, {"steps_per_generation": 4}, {"num_iterations": 1}, {"num_generations": 2}],
+    ids=str,
+)
+def test_with_batches_of_other_sizes_it_goes_on_with_a_new_one_and_says_so(tmp_path, monkeypatch, settings):
+    from gcpo.integrations import resume
+
+    said = []
+    monkeypatch.setattr(resume.logger, "warning", said.append)
+    uses = {"num_iterations": 2, "steps_per_generation": 2, "use_adaptive_entropy": True, "entropy_target": 9.0}
+    first = build(tmp_path, **uses, max_steps=1)
+    first.train()
+    assert first._step % 4, "in the middle of a batch"
+    resumed = build(tmp_path, **uses | settings, max_steps=3, save_strategy="no")
+    began = []
+    generate = resumed._generate_and_score_completions
+    resumed._generate_and_score_completions = lambda inputs: began.append(resumed._step) or generate(inputs)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert began[0] == 0
+    assert sum("for other batches" in sentence for sentence in said) == 1
+    assert resumed.state.global_step == 3
+
+
+def test_no_process_takes_a_part_that_another_lacks(tmp_path, monkeypatch):
+    build(tmp_path, num_iterations=2, max_steps=1).train()
+    resumed = build(tmp_path, num_iterations=2, max_steps=2, save_strategy="no")
+    gather = resumed.accelerator.gather
+    another = iter([torch.tensor([-1])])  # of a second process, which finds no file
+    resumed.accelerator.gather = lambda mine: torch.cat([gather(mine), next(another, gather(mine)[:0])])
+    resumed._load_rng_state(str(tmp_path / "checkpoint-1"))
+    assert resumed._step == 0
+    assert resumed._buffered_inputs is None
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     directory = tmp_path_factory.mktemp("checkpoints")

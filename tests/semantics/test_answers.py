@@ -22,6 +22,8 @@ from gcpo.semantics import extract_answer, fold
         (r"The answer is: $\boxed{7}$", "7"),
         ("<answer> Paris </answer>", "Paris"),
         ("<answer>**42**</answer>", "42"),
+        ("<answer>1</answer> or <answer>2</answer> </answer> <answer>3", "2"),
+        ("<answer><answer>7</ANSWER>", "<answer>7"),
         ("10 or 12, I say 12,", "12"),
         ("The answer is 3/4.", "3/4"),
         ("The answer is **42**.", "42"),

@@ -35,6 +35,8 @@ def given_by(name, response, example):
         ("numeric", "12 %", "12", 1),
         ("numeric", "3", "three", 0),
         ("numeric", "3", "1/0", 0),
+        ("numeric", "3", "3" * 5000, 0),
+        ("numeric", "3", "1/" + "3" * 5000, 0),
         ("numeric:0.01", "100", "100.9", 1),
         ("numeric:0.01", "100", "101.1", 0),
         ("math", "\\frac{1}{2}", "\\boxed{0.5}", 1),

@@ -38,7 +38,9 @@ def damping(norms: Float[Tensor, "B G"], counted: Bool[Tensor, "B G"], c: float)
     """
     s = groups.promote(norms)
     known = counted & s.isfinite() & (s > 0)
-    median = s.masked_fill(~known, torch.nan).nanmedian(-1, keepdim=True).values
+    # The lower median by sorting: torch.nanmedian is refused on GPUs where all has to be deterministic.
+    middle = (known.sum(-1, keepdim=True) - 1).clamp(min=0) // 2
+    median = s.masked_fill(~known, torch.inf).sort(-1).values.gather(-1, middle)
     v = torch.where(known, torch.where(known, s.clamp(min=_LEAST * median), 1) ** -c, 0)
     mean = v.sum(-1, keepdim=True) / groups.count(known, v)
     return torch.where(known, v, torch.where(mean > 0, mean, 1))

@@ -41,11 +41,12 @@ def completion(rewards: Float[Tensor, "B G"], first: int) -> Float[Tensor, " B"]
         rewards: Of whole groups; not finite where there is none.
         first: n0, between 2 and G.
     """
-    valid, G = groups.finite(rewards), rewards.shape[1]
-    ways = torch.tensor([comb(k, first) for k in range(G + 1)], dtype=torch.float64, device=rewards.device)
-    alike = (rewards.unsqueeze(-1) == rewards.unsqueeze(-2)) & valid.unsqueeze(-2)
+    r, G = rewards.cpu(), rewards.shape[1]  # Apple's GPUs have no float64
+    valid = groups.finite(r)
+    ways = torch.tensor([comb(k, first) for k in range(G + 1)], dtype=torch.float64)
+    alike = (r.unsqueeze(-1) == r.unsqueeze(-2)) & valid.unsqueeze(-2)
     m, missing = alike.sum(-1), (~valid).sum(-1, keepdim=True)
     # Each of m responses alike brings its m-th part of the draws that are all alike, or without a reward.
     equal = torch.where(valid, (ways[m + missing] - ways[missing]) / m.clamp(min=1), 0).sum(-1) + ways[missing[:, 0]]
     c = 1 - equal / ways[G]
-    return torch.where(groups.live(rewards) & (c > 0), c, 1).to(groups.promote(rewards).dtype)
+    return torch.where(groups.live(r) & (c > 0), c, 1).to(groups.promote(r).dtype).to(rewards.device)

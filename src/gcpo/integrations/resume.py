@@ -142,11 +142,16 @@ class ExactResumeMixin(WholeCheckpointMixin):
         if checkpoint is None:
             return
         file = Path(checkpoint) / _STATE.format(self.args.process_index)
-        if file.is_file():
-            device = "cpu" if self.args.device.type == "cpu" else self.args.device  # torch cannot load to "cpu:0"
-            _put_back(self, torch.load(file, map_location=device, weights_only=True))
-        else:
-            logger.warning(f"{file} does not exist: the run goes on from {checkpoint}, but not bit for bit.")
+        device = "cpu" if self.args.device.type == "cpu" else self.args.device  # torch cannot load to "cpu:0"
+        state = torch.load(file, map_location=device, weights_only=True) if file.is_file() else None
+        fits = -1 if state is None else int(state.get("layout") == _layout(self))
+        # The least of all processes decides, or some would generate while others train.
+        fits = int(self.accelerator.gather(torch.tensor([fits], device=self.args.device)).amin())
+        if fits < 1:
+            what = "was written by other processes or for other batches" if fits == 0 else "lacks a gcpo_state file"
+            logger.warning(f"{checkpoint} {what}: the run goes on from it, but with a new batch and not bit for bit.")
+        if state is not None and fits >= 0:
+            _put_back(self, state if fits else state | {"step": 0, "buffer": None, "own": None})
 
 
 def _left_out(trainer: Any) -> dict[str, Any]:
@@ -154,6 +159,7 @@ def _left_out(trainer: Any) -> dict[str, Any]:
     every = trainer.args.steps_per_generation * trainer.num_iterations
     ref = getattr(trainer, "ref_model", None) if trainer.args.sync_ref_model else None
     return {
+        "layout": _layout(trainer),
         "step": trainer._step,
         "buffer": trainer._buffered_inputs if trainer._step % every else None,
         "metrics": trainer._metrics,
@@ -164,6 +170,13 @@ def _left_out(trainer: Any) -> dict[str, Any]:
         "ref_model": None if ref is None else trainer.accelerator.unwrap_model(ref).state_dict(),
         "own": trainer.own_state(),
     }
+
+
+def _layout(trainer: Any) -> list[int]:
+    """What a generation batch and the count of micro-steps mean something for."""
+    args = trainer.args
+    sizes = (args.per_device_train_batch_size, trainer.num_generations, args.steps_per_generation)
+    return [args.world_size, *sizes, trainer.num_iterations]
 
 
 def _put_back(trainer: Any, state: dict[str, Any]) -> None:
@@ -183,7 +196,8 @@ def _put_back(trainer: Any, state: dict[str, Any]) -> None:
         setattr(trainer, name, value)
     if state["ref_model"] is not None:
         trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(state["ref_model"])
-    trainer.take_own_state(state["own"])
+    if state["own"] is not None:
+        trainer.take_own_state(state["own"])
 
 
 def _plain(value: Any) -> Any:

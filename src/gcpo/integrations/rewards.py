@@ -8,11 +8,15 @@ advantages are made of soon leave float32. None is not a failure: TRL's word for
 ``on_error`` a call fails     a value fails
 ============ ===============  ===========================================================
 ``strict``   the run stops    the run stops
-``stop``     the run stops    the response goes without this reward (the default)
-``mask``     no response of   the response goes without this reward
+``stop``     the run stops    the response is left out (the default)
+``mask``     no response of   the response is left out
              the call has
              this reward
 ============ ===============  ===========================================================
+
+A response that is left out counts in nothing, whatever other functions say of it: where a penalty fails, the sum of
+the others would be a better total than its group's, and a policy would learn to make it fail. (In a trainer other than
+ours it goes without this one reward.) Where a whole call fails, none of its responses gains on the others.
 
 The time limit interrupts the function where it runs, in the main thread, by a signal. A worker thread would go on for
 ever, and libraries that set alarms (SIGALRM) of their own, as math-verify does, work in the main thread only. The
@@ -30,9 +34,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.utils import logging
 
 ON_ERROR = ("strict", "stop", "mask")
@@ -68,7 +73,7 @@ def guarded(reward_func: Any, on_error: str = "stop", time_limit: float | None =
         raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, found {on_error!r}.")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit must be a positive number of seconds or None, found {time_limit!r}.")
-    if reward_func is None or isinstance(reward_func, str | nn.Module) or hasattr(reward_func, "_gcpo_guarded"):
+    if reward_func is None or isinstance(reward_func, str | nn.Module) or hasattr(reward_func, "_gcpo_guard"):
         return reward_func
     guard = _Guard(_name(reward_func), on_error, time_limit)
     inner = _innermost(reward_func)
@@ -84,7 +89,7 @@ def guarded(reward_func: Any, on_error: str = "stop", time_limit: float | None =
 
     functools.update_wrapper(wrapper, reward_func)
     wrapper.__name__ = guard.name
-    wrapper._gcpo_guarded = True  # type: ignore[attr-defined]
+    wrapper._gcpo_guard = guard  # type: ignore[attr-defined]
     return wrapper
 
 
@@ -95,11 +100,35 @@ def guard_all(reward_funcs: Any, on_error: str, time_limit: float | None) -> Any
     return guarded(reward_funcs, on_error, time_limit)
 
 
+# A mixin calls what its host has; to the type checker it is one.
+if TYPE_CHECKING:
+    from trl import GRPOTrainer as _Host
+else:
+    _Host = object
+
+
+class FailedRewardsMixin(_Host):
+    """Leaves responses out at which a guarded reward function failed; mix in before ``GRPOTrainer``."""
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        failed = torch.zeros(len(prompts), dtype=torch.bool)
+        for guard in (f._gcpo_guard for f in self.reward_funcs if hasattr(f, "_gcpo_guard")):
+            failed[guard.failed] = True
+        every = self.accelerator.gather(failed.to(rewards.device))  # as the rewards are
+        return rewards.masked_fill(every.unsqueeze(1), torch.nan)
+
+
 class _Guard:
-    """What is done about the failures of one function."""
+    """What is done about the failures of one function.
+
+    Attributes:
+        failed: Places of the responses with a value that failed in the last call.
+    """
 
     def __init__(self, name: str, on_error: str, time_limit: float | None) -> None:
         self.name, self._on_error, self._limit = name, on_error, time_limit
+        self.failed: list[int] = []
 
     def called(self, call: Callable[[], Any]) -> "list[Any] | _Failure":
         """The values of a call, or why there are none."""
@@ -131,10 +160,10 @@ class _Guard:
         if isinstance(found, _Failure):
             self._tell(found, self._on_error != "mask")
             rewards: list[float | None] = [None] * n
-            failed = n
+            failed, self.failed = n, []
         else:
             rewards = [_number(value) for value in found]
-            wrong = [i for i, value in enumerate(found) if value is not None and rewards[i] is None]
+            self.failed = wrong = [i for i, value in enumerate(found) if value is not None and rewards[i] is None]
             failed = len(wrong)
             if wrong:
                 what = f"returned {_short(found[wrong[0]])} for response {wrong[0]} of {n}, {failed} such in all"

@@ -24,7 +24,7 @@ from gcpo.integrations.drawing import DrawingMixin, Plan
 from gcpo.integrations.dynamic import DynamicSampling
 from gcpo.integrations.releases import TESTED
 from gcpo.integrations.resume import ExactResumeMixin
-from gcpo.integrations.rewards import guard_all
+from gcpo.integrations.rewards import FailedRewardsMixin, guard_all
 from gcpo.integrations.spending import FirstDraws
 from gcpo.integrations.steering import consider, metrics_of, needed, total
 from gcpo.integrations.trl_config import GCPOConfig
@@ -124,7 +124,14 @@ class _Scored:
 _Host = GRPOTrainer if TYPE_CHECKING else object
 
 
-class GCPOMixin(MeasuringMixin, DrawingMixin, PackedStepMixin, ExactResumeMixin, _Host):  # type: ignore[misc,valid-type]
+class GCPOMixin(
+    MeasuringMixin,
+    DrawingMixin,
+    FailedRewardsMixin,
+    PackedStepMixin,
+    ExactResumeMixin,
+    _Host,  # type: ignore[misc,valid-type]
+):
     """Puts a recipe's advantages in place of TRL's; mix in before ``GRPOTrainer`` or a subclass of it.
 
     Args:
@@ -303,7 +310,8 @@ def _has_images(dataset: Any) -> bool:
 
 
 def _text(content: Any) -> str:
-    """Text of a prompt or completion, plain or conversational."""
+    """Text of a prompt or completion, plain, conversational, or in blocks of content."""
     if isinstance(content, str):
         return content
-    return "\n".join(_text(m.get("content") or "") if isinstance(m, dict) else str(m) for m in content)
+    parts = (m.get("content") or m.get("text") or "" if isinstance(m, dict) else str(m) for m in content)
+    return "\n".join(map(_text, parts))

@@ -24,6 +24,9 @@ from gcpo.semantics.policy import MEASURED, Measure, backbone_of, causal_of, has
 from gcpo.semantics.tap import GenerationTap, Tapped
 from gcpo.signals import SIGNALS, primary
 
+_LOGITS = 2**29
+"""At most so many of them a pass of ours: 2 GiB in single precision."""
+
 # A mixin calls what its host has; to the type checker it is one.
 _Host = GRPOTrainer if TYPE_CHECKING else object
 
@@ -32,6 +35,7 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
     """Listens to the policy while TRL calls it, and measures its responses; mix in before ``PackedStepMixin``."""
 
     args: Any
+    has_whole_model: bool
     tell: Any
 
     def begin_measuring(self, needs: set[str], embedder: TextEmbedder | None, images: bool = False) -> None:
@@ -51,14 +55,12 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         self._by_policy = wanted - self._by_text
         if images:
             self._refuse_images()
-        self._measure = Measure(
-            getattr(self, "_tokenizer", self.processing_class),
-            self._by_policy,
-            args.gcpo_max_points,
-            self.temperature,
-            args.per_device_train_batch_size,
-            args.gcpo_steps,
-        )
+        tokenizer: Any = getattr(self, "_tokenizer", self.processing_class)
+        rows = args.per_device_train_batch_size
+        if not self._by_policy.isdisjoint({"scores", "log_probs"}):  # by settings alone, so on every process as many
+            rows = max(1, min(rows, _LOGITS // (len(tokenizer) * (args.max_completion_length or 2**15))))
+        settings = (args.gcpo_max_points, self.temperature, rows, args.gcpo_steps)
+        self._measure = Measure(tokenizer, self._by_policy, *settings)
         self._generation = self._make_generation_tap() if self._by_policy else None
         self._heard: list[tuple[Tensor, Tapped | None]] = []
         self._passed: PassTap | None = None
@@ -202,7 +204,7 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         """States of the policy's pass for old log-probabilities, (n, T + 1, D); None if they will not do for ours."""
         if passed is None or "old_per_token_logps" not in output:
             return None
-        if self._measure.wants_scores and not (self._has_whole_model and self._has_plain_head()):
+        if self._measure.wants_scores and not (self.has_whole_model and self._has_plain_head()):
             return None
         return passed.take(torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1), T)
 
@@ -210,20 +212,15 @@ class MeasuringMixin(_Host):  # type: ignore[misc,valid-type]
         """Why the policy's own generation was of no use."""
         reasons = {
             "they come from vLLM": self.use_vllm,
-            "the model is sharded": not self._has_whole_model,
+            "the model is sharded": not self.has_whole_model,
             "generation is paged": self._generation is None,
         }
         return next((reason for reason, holds in reasons.items() if holds), "generation was not plain sampling")
 
-    @property
-    def _has_whole_model(self) -> bool:
-        """Whether each process has the whole model."""
-        return self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
-
     def _make_generation_tap(self) -> GenerationTap | None:
         """Where the model itself generates, whole on each process: there its states come for nothing."""
         paged = ("use_transformers_paged", "use_transformers_continuous_batching")
-        if not self._has_whole_model or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
+        if not self.has_whole_model or self.use_vllm or any(getattr(self.args, name, False) for name in paged):
             return None
         model = self.accelerator.unwrap_model(self.model)
         projection = self._measure.projection if self._measure.wants_scores else None

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -98,7 +98,7 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is before or not self._packs(inputs) or not self._may_reorder():
+        if self._buffered_inputs is before or not self._packs() or _has_images(inputs) or not self._may_reorder():
             return inputs
         steps = self.args.steps_per_generation
         size = min(steps, self.args.gradient_accumulation_steps)
@@ -113,12 +113,12 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
             loss = super()._compute_loss(model, inputs)
             return loss
         whole = {name: value for name, value in inputs.items() if name != _ROW}
-        if not self._packs(inputs):
+        active = packing.active(whole) if self._packs() else None
+        n = None if active is None else self._rows_of_all(active, _has_images(whole))
+        if active is None or n is None:
             self._pass(inputs[_ROW])
             loss = super()._compute_loss(model, whole)
             return loss
-        active = packing.active(whole)
-        n = int(self.accelerator.gather(active.sum().view(1)).amax())  # as many rows on every process
         self._metrics["train"]["gcpo/rows_left_out"].append(1 - n / len(active))
         if n == 0:
             return self._placeholder_loss(model, whole)
@@ -137,14 +137,21 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
             loss: Tensor = super()._compute_loss(model, packing.placeholder(whole))
         return loss
 
-    def _packs(self, inputs: dict[str, Any]) -> bool:
+    def _rows_of_all(self, active: Bool[Tensor, " n"], images: bool) -> int | None:
+        """Rows to pass, as many on every process; None where one of them has images, whose responses are not cut."""
+        mine = torch.stack([active.sum(), torch.full_like(active.sum(), images)])
+        most, some_images = self.accelerator.gather(mine.unsqueeze(0)).amax(0).tolist()
+        if some_images:
+            self.tell("gcpo_pack is off: responses to images are not cut.")
+        return None if some_images else int(most)
+
+    def _packs(self) -> bool:
         """Whether dropping rows and padding leaves the update as it is; where not, says why, once."""
         reasons = {
             "a KL penalty (beta > 0) acts on every response": self.beta != 0.0,
             "the entropy bonus acts on every response": getattr(self, "_entropy_bonus_enabled", False),
             "top_entropy_quantile compares the tokens of all responses": self.top_entropy_quantile < 1.0,
             "the router's auxiliary loss acts on every response": getattr(self, "aux_loss_enabled", False),
-            "responses to images are not cut": "pixel_values" in inputs or "num_images" in inputs,
             "loss_type='luspo' by token is a mean over padding too, before TRL 1.10": self.loss_type == "luspo"
             and self.importance_sampling_level != "sequence",
             f"the normaliser of loss_type={self.loss_type!r} is not known": self.loss_type not in packing.LOSS_TYPES,
@@ -163,9 +170,18 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
         whole = max(size, steps) % min(size, steps) == 0 and self._step == self.state.global_step * size
         return whole and size == self.current_gradient_accumulation_steps and self.loss_type not in packing.BY_TOKENS
 
+    @property
+    def has_whole_model(self) -> bool:
+        """Whether each process has the whole model."""
+        return self.accelerator.distributed_type in ("NO", "MULTI_CPU", "MULTI_GPU")
+
     def _may_trim_left(self, model: Any) -> bool:
         if self._trims_left is None:
-            self._trims_left = ignores_padding(model)
+            # Without accelerate's autocast, whose rounding would pass for a difference, where it can be.
+            own = vars(self.accelerator.unwrap_model(model)).get("_original_forward")
+            self._trims_left = ignores_padding(model, own if self.has_whole_model else None)
+            if not self._trims_left:
+                self.tell("gcpo_pack leaves padding on the left of prompts: the model's logits change with it.")
         return self._trims_left
 
     def _make_tap(self) -> GradientTap | None:
@@ -192,3 +208,7 @@ class PackedStepMixin(_Host):  # type: ignore[misc,valid-type]
         scaler = self.accelerator.scaler
         rows = self.current_gradient_accumulation_steps * self.args.per_device_train_batch_size
         self._shares[self._rows] = tap.caught * (rows / (scaler.get_scale() if scaler else 1.0))
+
+
+def _has_images(inputs: dict[str, Any]) -> bool:
+    return "pixel_values" in inputs or "num_images" in inputs

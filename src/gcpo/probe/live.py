@@ -150,7 +150,7 @@ class GradientWatch:
         counted: Bool[Tensor, "B G"],
         signal: Float[Tensor, " B"] | None,
     ) -> tuple[dict[str, float], Float[Tensor, " B"]]:
-        """Metrics of a batch, none if no group is live; and the variance of each group, 0 for a dead one.
+        """Metrics of a batch, none if no group is live; and the variance of each group, 0 for a dead one, on the CPU.
 
         Args:
             gradients: Shares of the responses, or sketches of them.
@@ -158,7 +158,7 @@ class GradientWatch:
             counted: Responses that count.
             signal: The recipe's signal, if it has one.
         """
-        g = gradients.double()
+        g, live, counted = gradients.cpu().double(), live.cpu(), counted.cpu()  # Apple's GPUs have no float64
         counted = counted & g.isfinite().all(-1)
         gram, ones = g @ g.mT, torch.ones_like(g[..., 0])
         variance = torch.where(live, weighted_variance(gram, ones, counted), 0)
@@ -172,6 +172,7 @@ class GradientWatch:
             "snr": (square / noise).item() if noise > 0 else 0.0,
         }
         if signal is not None:
+            signal = signal.cpu()
             known &= signal.isfinite()
             self._seen.extend(zip(signal[known].tolist(), variance[known].tolist(), strict=True))
             metrics |= self._correlation()

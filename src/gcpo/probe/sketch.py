@@ -90,9 +90,9 @@ class Features:
         total = self.total[rows, at]
         if isinstance(part, Vector):
             value = part.value.unflatten(1, (len(left.fold.signs), -1))
-            total += left(right(value).mT).mT.flatten(1)
+            total += left(right(value).mT).mT.flatten(1).to(total.device)
         elif isinstance(part, Outer):
-            total += (left(part.left).mT @ right(part.right)).flatten(1)
+            total += (left(part.left).mT @ right(part.right)).flatten(1).to(total.device)  # layers may lie on several
         else:
             values = right(part.right) * left.fold.signs[part.ids].unsqueeze(-1)
             place = (part.ids % left.fold.size).unsqueeze(-1).expand_as(values)

@@ -14,10 +14,11 @@ Where an answer stands, first match wins; of several of one kind the last counts
 import re
 from functools import lru_cache
 
-_MARKED = re.compile(r"^[ \t]*####[ \t]*([^#\s].*?)[ \t]*$", re.MULTILINE)
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+# What a policy may write knows no bounds, so each of these takes time linear in its length.
+_MARKED = re.compile(r"^[ \t]*####[ \t]*([^#\s].*)", re.MULTILINE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 # The # must touch its answer: "# Title" is a heading.
-_LAST_LINE = re.compile(r"(?:^|\n)[ \t]*#([^#\s][^\n]*?)\s*$")
+_LAST_LINE = re.compile(r"[ \t]*#([^#\s].*)")
 _SAID = r"\banswer(?:\s+is\b|\s*:)[\s:*_]*"
 _SAID_LAST = re.compile(rf".*{_SAID}", re.DOTALL | re.IGNORECASE)
 # A formula touches its dollar signs, a price does not: "$5 and not $4".
@@ -33,8 +34,10 @@ def marked_answer(response: str) -> str | None:
     boxed = _last_boxed(response)
     if boxed is not None:
         return boxed.strip()
-    for pattern in (_MARKED, _TAGGED, _LAST_LINE):
-        if found := pattern.findall(response):
+    last_line = response.rstrip().rpartition("\n")[2]
+    last = _LAST_LINE.match(last_line)
+    for found in (_MARKED.findall(response), _tagged(response), last.groups() if last else ()):
+        if found:
             return str(found[-1]).strip().strip(_EMPHASIS)
     return None
 
@@ -63,6 +66,18 @@ def _last_boxed(response: str) -> str | None:
         if depth == 0:
             return response[start + len("\\boxed{") : end]
     return None
+
+
+def _tagged(response: str) -> list[str]:
+    """What stands between ``<answer>`` and the next ``</answer>``, each time."""
+    found, start = [], None
+    for tag in _TAG.finditer(response):
+        if not tag[1]:
+            start = tag.end() if start is None else start
+        elif start is not None:
+            found.append(response[start : tag.start()])
+            start = None
+    return found
 
 
 def _last_words(response: str) -> str | None:

@@ -38,7 +38,7 @@ class PassTap:
     def _after(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         fed = args[0] if args else kwargs.get("input_ids")
         if fed is not None and kwargs.get("use_cache") is False:
-            self._seen.append((fed, output[0].detach()))
+            self._seen.append((fed, output[0].detach().to(fed.device)))  # not where device_map has the last layer
 
     def take(self, input_ids: Int[Tensor, "N L"], T: int) -> Float[Tensor, "N T1 D"] | None:
         """States from the token before the response on, T + 1, of the first pass; None if it was of other rows.

@@ -304,7 +304,8 @@ def forward(
             f"{type(backbone).__name__} was not called by its model, so it gave no hidden states: "
             "set gcpo_embedder to a sentence-transformers model."
         )
-    return seen[-1], output.logits[:, -logits_to_keep:]
+    # A model split over devices (device_map) may have its backbone end on another than its logits.
+    return seen[-1].to(output.logits.device), output.logits[:, -logits_to_keep:]
 
 
 def causal_of(model: Any) -> torch.nn.Module:
@@ -335,20 +336,25 @@ def head_of(model: Any) -> Any:
     return inner.get_output_embeddings()
 
 
-def ignores_padding(model: Any) -> bool:
+def ignores_padding(model: Any, call: Callable[..., Any] | None = None) -> bool:
     """Whether a causal language model gives the same logits however far a row is padded on the left.
 
     Found by calling it; those with learned positions do not, since a host's loss passes no positions of its own.
+
+    Args:
+        model: The model.
+        call: What to call in its place, such as its forward as it was before it was wrapped.
     """
+    call = call or model
     device = next(model.parameters()).device
     row, pad = torch.tensor([[1, 2, 3, 2]], device=device), torch.zeros(1, 5, dtype=torch.long, device=device)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            short = model(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False).logits
+            short = call(input_ids=row, attention_mask=torch.ones_like(row), use_cache=False).logits
             mask = torch.cat([pad, torch.ones_like(row)], dim=1)
-            long = model(input_ids=torch.cat([pad, row], dim=1), attention_mask=mask, use_cache=False).logits
+            long = call(input_ids=torch.cat([pad, row], dim=1), attention_mask=mask, use_cache=False).logits
     finally:
         model.train(training)
     difference = (long[:, -1] - short[:, -1]).abs().amax()

@@ -118,7 +118,7 @@ def score_features_of_states(
 ) -> tuple[Float[Tensor, "N F"], Float[Tensor, " N"]]:
     """``score_features`` where no logits were kept: they are made block by block from the states and the head W."""
     blocks = _blocks(mask, _IN_MEMORY // head.shape[0])
-    made = ((block, torch.nn.functional.linear(states[block].to(head), head, bias)) for block in blocks)
+    made = ((block, torch.nn.functional.linear(states[block].to(head), head, bias).to(ids.device)) for block in blocks)
     return _sketch(made, states, ids, mask, projection, temperature)
 
 

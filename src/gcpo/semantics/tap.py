@@ -131,7 +131,7 @@ class GenerationTap:
             call["position_ids"] = (places[..., -1:] + 1).expand(*places.shape[:-2], len(said), 1)[..., open_, :]
         device, dtype, enabled = self._autocast
         with torch.autocast(device, dtype, enabled):
-            self._last = open_, self._backbone(**call)[0]
+            self._last = open_, self._backbone(**call)[0].to(self._states[0].device)
 
     def take(self, ids: Int[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Tapped | None:
         """What was kept of these responses, and forget it; None if something else was generated last.
@@ -181,8 +181,9 @@ class GenerationTap:
             self._see(fed, len(self._states))
         assert self._state is not None
         self._call = dict(kwargs)
-        # A copy, or the states of the whole prompt would be kept with the last one.
-        self._states.append(self._state[:, -1:].clone())
+        # A copy, or the states of the whole prompt would be kept with the last one; and where the logits are, as the
+        # backbone of a model that is split over devices (device_map) may end on another.
+        self._states.append(self._state[:, -1:].to(output.logits.device, copy=True))
         if self._projection is not None:
             log_p = torch.log_softmax(groups.promote(output.logits[:, -1]) / self._temperature, -1)
             R, _ = self._projection(log_p.shape[-1], self._state.shape[-1], log_p.device)

@@ -153,14 +153,14 @@ def _plans(
     """The plan of the largest gain for each of B responses, from ``size`` to ``largest`` points of equal mass."""
     from scipy.optimize import linear_sum_assignment
 
-    costs = -gain.double().cpu().numpy()
+    costs = -gain.cpu().double().numpy()  # on the CPU first: Apple's GPUs have no float64
     plans = np.zeros_like(costs)
     for plan, cost, n, k in zip(plans, costs, size.tolist(), largest.tolist(), strict=True):
         if n == k > 0:
             plan[linear_sum_assignment(cost[:n, :k])] = 1 / k
         elif n > 0:
             plan[:n, :k] = _uneven(cost[:n, :k])
-    return torch.from_numpy(plans).to(gain)
+    return torch.from_numpy(plans).to(gain.dtype).to(gain.device)
 
 
 def _uneven(cost: Any) -> Any:

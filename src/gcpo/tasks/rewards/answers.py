@@ -20,6 +20,7 @@ from gcpo.tasks.base import Example
 from gcpo.tasks.rewards.base import Reward, no_argument, stated
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?(?:/\d+)?")
+_LONGEST = 1000  # digits; Python refuses to read 4300, which a policy that repeats itself may write
 _LETTER = r"[(\[*_ ]*([A-Z])\b[)\]*_.:]*"
 _SAID = re.compile(rf"\b(?:answer|option|choice)\b(?:\s+is)?[\s:*]*{_LETTER}(?!\w)", re.IGNORECASE)
 _ALONE = re.compile(rf"^\s*{_LETTER}(?:\s.*)?$", re.MULTILINE)
@@ -57,8 +58,7 @@ def numeric(argument: str | None) -> Reward:
 def _number(text: str | None) -> Fraction | None:
     """The number that a text is, but for a currency, a percent sign and commas; None for anything else."""
     plain = re.sub(r"[,$€£%\s]", "", (text or "").replace("\u2212", "-"))
-    found = _NUMBER.fullmatch(plain)
-    if found is None:
+    if len(plain) > _LONGEST or not _NUMBER.fullmatch(plain):
         return None
     top, _, bottom = plain.partition("/")
     return None if bottom and not int(bottom) else Fraction(top) / int(bottom or 1)
