@@ -34,7 +34,9 @@ def test_public_names():
         _ = gcpo.absent
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["sft"], ["eval"], ["probe"], ["report"], ["list"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["sft"], ["eval"], ["probe"], ["bench"], ["report"], ["list"], ["doctor"]]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])

@@ -108,6 +108,19 @@ def test_another_evaluation_does_not_go_on_with_these_responses(tmp_path):
         assess(EvalSettings(task="chain", prompts=3, samples=0), output)
 
 
+def test_responses_to_other_data_of_the_same_name_are_not_gone_on_with(tmp_path):
+    data, output = tmp_path / "d.jsonl", tmp_path / "run"
+    for first in (1, 100):
+        rows = [{"prompt": f"{i}+{i}=?\n", "answer": str(2 * i)} for i in range(first, first + 5)]
+        data.write_text("\n".join(map(json.dumps, rows)))
+        settings = EvalSettings(data=str(data), split="train", samples=0, max_new_tokens=4)
+        if first == 1:
+            assess(settings, output)
+            (output / "summary.json").write_text('{"status": "interrupted"}')
+    with pytest.raises(UsageError, match="has responses to other prompts or answers than the data has now"):
+        assess(settings, output)
+
+
 def test_ctrl_c_keeps_what_was_done(tmp_path, monkeypatch):
     class Stops(TransformersGenerator):
         calls = 0
@@ -194,9 +207,9 @@ class FakeVLLM(types.ModuleType):
             return self.tokenizer
 
         def generate(self, prompts, params, use_tqdm):
-            self.asked.append((prompts, params.given))
+            self.asked.append((prompts, [each.given for each in params]))
             said = types.SimpleNamespace(text="#1")
-            return [types.SimpleNamespace(outputs=[said] * params.given["n"]) for _ in prompts]
+            return [types.SimpleNamespace(outputs=[said] * each.given["n"]) for each in params]
 
 
 def test_vllm_is_asked_by_token_ids_behind_the_same_call(monkeypatch, tmp_path):
@@ -208,7 +221,11 @@ def test_vllm_is_asked_by_token_ids_behind_the_same_call(monkeypatch, tmp_path):
     assert model(examples, 3, 0.6, seed=7) == [["#1"] * 3] * 5
     prompts, given = model._model.asked[0]
     assert model._tokenizer.decode(prompts[0]["prompt_token_ids"]) == examples[0].prompt
-    assert given == {"n": 3, "temperature": 0.6, "top_p": 1.0, "max_tokens": 9, "seed": 7}
+    seeds = [each.pop("seed") for each in given]
+    assert given == [{"n": 3, "temperature": 0.6, "top_p": 1.0, "max_tokens": 9}] * 5
+    assert model(examples[:1], 3, 0.6, seed=12) == [["#1"] * 3], "the batch after these five"
+    seeds += [each["seed"] for each in model._model.asked[1][1]]
+    assert len({seed + k for seed in seeds for k in range(3)}) == 18, "no two samples share their noise"
     assert assess(settings, tmp_path / "run")["n"] == 5
 
 

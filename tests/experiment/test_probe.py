@@ -5,12 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
+from gcpo import recipe
+from gcpo.cli import main
 from gcpo.experiment.geometry import Geometry
-from gcpo.experiment.probe import _columns, probe
+from gcpo.experiment.probe import _columns, _sketch_error, _tracking, probe
 from gcpo.experiment.resolve import resolve
 from gcpo.experiment.settings import ProbeSettings, UsageError
 from gcpo.probe.alignment import Pool
+from gcpo.probe.tracking import Bootstrap
 from gcpo.recipes import RECIPES
 from gcpo.signals import SIGNALS
 from tests.experiment.test_train import gcpo, lines
@@ -109,6 +113,8 @@ def test_what_is_printed_for_people(tmp_path):
     ("words", "message"),
     [
         (["responses=12"], "responses must be at least twice group_size, 16, found 12: raise it, or lower"),
+        (["batches=4"], "batches must be at least blocks, 8, found 4: raise it"),
+        (["batch_size=16"], "batch_size must be at least responses, 32, since a pass takes all of a prompt, found 16"),
         (["groups=100"], "groups must be at least blocks times batch_prompts, 8 x 16, found 100"),
         (["flip=2"], "flip must be probabilities, found"),
         (["flip=a"], "flip must be a list of numbers"),
@@ -170,3 +176,38 @@ def test_geometry_comes_from_where_the_settings_say(run, tmp_path):
     changed = {n for b, a in zip(before, after, strict=True) for n in SIGNALS if b["signals"][n] != a["signals"][n]}
     assert {"cosine_dispersion", "barycentric_transport", "semantic_entropy"} <= changed
     assert not changed & {"reward_dispersion", "lexical_dispersion", "predictive_entropy"}
+
+
+def test_a_reward_outside_its_range_ends_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def long(response, example):\n    return 7\n")
+    reward = ["--reward", f"{tmp_path / 'mine.py'}:long", "--output", str(tmp_path / "run")]
+    assert main(["probe", *SMALL, *reward]) == 1
+    assert "must give numbers in [0, 1], found 7.0" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_the_calibration_gap_is_what_rewards_add():
+    draw = np.random.default_rng(0)
+    signals = {name: draw.random(40) for name in ("semantic_entropy", "cosine_dispersion", "reward_dispersion")}
+    targets = {
+        f"{kind}_variance/{which}": draw.random(40) for kind in ("score", "weighted") for which in ("same", "fresh")
+    }
+    live = draw.random(40) < 0.7
+    targets |= {
+        f"weighted_variance/{w}/live": np.where(live, targets[f"weighted_variance/{w}"], np.nan)
+        for w in ("same", "fresh")
+    }
+    gap = _tracking(signals, targets, recipe("gcpo-cd"), Bootstrap.draw(40, 20, 0))["calibration_gap"]
+    u, rd = signals["cosine_dispersion"], signals["reward_dispersion"]
+    for which in ("same", "fresh"):
+        v = targets[f"weighted_variance/{which}"]
+        for name, rows in (("difference", slice(None)), ("difference_live", live)):
+            rho = [spearmanr(x[rows], v[rows]).statistic for x in (u * rd, u)]
+            assert gap[which][name]["value"] == pytest.approx(rho[0] - rho[1])
+
+
+def test_the_error_of_a_sketch_is_the_relative_difference_of_its_halves():
+    x = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
+    rewards = torch.tensor([[1.0, 0, 0, 1]]).expand(6, 4)
+    found = _sketch_error(Pool(torch.cat([x, 3 * x], -1), rewards, {}))
+    assert found == {name: pytest.approx(0.8) for name in ("score_variance", "weighted_variance")}  # (9 - 1) / (9 + 1)

@@ -1,6 +1,8 @@
 """A run directory is claimed once, resumed by its own settings only, and holds no half-written file."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -108,7 +110,7 @@ def test_a_directory_is_written_whole_or_stays_as_it_was(tmp_path):
     with pytest.raises(RunError, match=r"model cannot be written \(No space left on device\): make room"):
         run.write_directory("model", fail)
     assert (tmp_path / "model" / "weights").read_text() == "new"
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [".lock"]
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
@@ -117,3 +119,15 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
     with pytest.raises(TypeError):
         run.write_summary({"status": object()})
     assert run.summary() == {"status": "running"}
+
+
+def test_no_two_processes_have_one_directory(tmp_path):
+    hold = "import sys; from gcpo.experiment.rundir import RunDirectory; from pathlib import Path\n"
+    hold += f"run = RunDirectory(Path(sys.argv[1]), {CONFIG!r}); print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(tmp_path / "run")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="is in use by another process: wait for its end"):
+            RunDirectory(tmp_path / "run", CONFIG)
+        other.kill()
+    assert RunDirectory(tmp_path / "run", CONFIG).resumed

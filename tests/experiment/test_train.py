@@ -240,6 +240,16 @@ def test_evaluating_on_the_way_changes_nothing_but_adds_a_curve(run, tmp_path):
     assert all(e["time"] <= time for e, time in zip(evaluations, times, strict=False))
 
 
+def test_rewards_are_flipped_in_training_alone_and_the_held_out_prompts_are_no_matter_of_the_seed(run, tmp_path):
+    words = [*SMALL, "reward_noise=1", "max_steps=1", "report=false", "--seed", "1", "--output", tmp_path / "run"]
+    done = gcpo("train", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    (step,) = lines(tmp_path / "run/metrics.jsonl")
+    assert step["accuracy"] > 0
+    assert step["reward/mean"] == pytest.approx(1 - step["accuracy"], abs=1e-6)
+    assert json.loads(done.stdout)["before"] == run[1]["before"]
+
+
 def test_trls_own_trainer_takes_the_steps_of_ours_with_its_recipe_and_nothing_left_out(tmp_path):
     words = [*SMALL, "--recipe", "grpo", "report=false", "gcpo_log_signals=[]", "gcpo_watch_gradients=false"]
     for host, more in (("trl", []), ("gcpo", ["gcpo_pack=false"])):

@@ -49,7 +49,7 @@ def test_it_is_the_run_in_which_what_was_not_drawn_has_no_reward(tmp_path, recip
     first, rest, *_ = spared.drawn
     assert first == [i for i in range(16) if i % 2 == 0]
     assert len(rest) == 8 * completed[0]
-    assert {i // 4 for i in rest} == {i // 4 for i in range(16) if i % 2 and i in rest}
+    assert sorted(rest) == [i for i in range(16) if i % 2 and i // 4 in {j // 4 for j in rest}], "whole groups"
 
 
 def test_each_drawn_response_is_scored_once_and_logged_in_its_row(tmp_path):

@@ -1,10 +1,12 @@
 """Alignment on pools whose gradients are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gcpo import recipe
-from gcpo.probe.alignment import Plan, Pool, alignment
+from gcpo.probe.alignment import Plan, Pool, alignment, by_group_size
 
 PLAN = Plan(prompts=4, group_size=4, batches=80, blocks=4)
 
@@ -42,8 +44,6 @@ def test_a_recipe_that_hears_less_noise_is_found_to():
 
 
 def test_flipped_rewards_align_worse_with_the_clean_truth():
-    from dataclasses import replace
-
     clean = alignment(pool(), {"grpo": recipe("grpo")}, PLAN)["grpo"]["cosine"]
     noisy = alignment(pool(), {"grpo": recipe("grpo")}, replace(PLAN, flip=0.3))["grpo"]["cosine"]
     assert 0 < noisy < 0.8 * clean
@@ -74,3 +74,26 @@ def test_a_pool_that_is_too_small_is_refused(plan, message):
         alignment(pool(), {"grpo": recipe("grpo")}, plan)
     with pytest.raises(ValueError, match="the reference must be one of rloo, found 'grpo'"):
         alignment(pool(), {"rloo": recipe("rloo")}, PLAN)
+
+
+def test_a_response_without_a_reward_is_in_neither_truth_nor_batch():
+    whole = pool(noise=0.0)
+    some = whole.rewards.clone()
+    some[::3, 1] = torch.nan
+    for flip in (0.0, 0.25):
+        row = alignment(replace(whole, rewards=some), {"grpo": recipe("grpo")}, replace(PLAN, flip=flip))["grpo"]
+        assert row["cosine"] > (0.9 if flip else 1 - 1e-5)
+
+
+def test_group_sizes_are_compared_at_equal_numbers_of_responses():
+    table = by_group_size(
+        pool(P=64, noise=0.0), recipe("grpo"), Plan(prompts=8, group_size=4, blocks=4), [2, 4, 8, 16]
+    )
+    assert list(table) == ["16 x 2", "8 x 4", "4 x 8"], "16 are more than half of a prompt's responses"
+    assert table["8 x 4"]["relative"]["value"] == 0
+    assert all(row["cosine"] == pytest.approx(1.0, abs=1e-5) for row in table.values())
+
+
+def test_a_batch_of_one_prompt_has_no_larger_groups():
+    table = by_group_size(pool(), recipe("grpo"), Plan(prompts=1, group_size=4, batches=8, blocks=4), [2, 4, 8])
+    assert list(table) == ["2 x 2", "1 x 4"]

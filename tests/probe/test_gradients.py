@@ -64,7 +64,10 @@ def scores(model: nn.Module, ids, attention, mask, temperature=1.0, names=None) 
     model.eval()
     rows = []
     for i in range(len(ids)):
-        logits = model(input_ids=ids[i : i + 1], attention_mask=attention[i : i + 1], use_cache=False).logits[0, :-1]
+        row = {"input_ids": ids[i : i + 1], "attention_mask": attention[i : i + 1], "use_cache": False}
+        if model.config.model_type == "gpt2":  # as generate does it
+            row["position_ids"] = (row["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        logits = model(**row).logits[0, :-1]
         log_p = torch.log_softmax(logits / temperature, -1).gather(-1, ids[i, 1:, None]).squeeze(-1)
         gradients = torch.autograd.grad((log_p * mask[i, 1:]).sum(), chosen, allow_unused=True)
         rows.append(
@@ -164,6 +167,14 @@ def test_a_group_does_not_depend_on_the_others_nor_on_padding():
     close(probe.grams(ids[G:], attention[G:], mask[G:], G), both[1:])
     wider = [torch.nn.functional.pad(x, (2, 3)) for x in (ids, attention, mask)]
     close(probe.grams(*wider, G), both, 1e-6)  # rotary embeddings are in single precision
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_padding_on_the_left_counts_for_nothing_also_with_learned_positions(family):
+    ids, attention, mask = batch(left=False)
+    more = [torch.nn.functional.pad(x, (4, 0)) for x in (ids, attention, mask)]
+    gradients = ResponseGradients(build(family))
+    close(gradients.grams(*more, G), gradients.grams(ids, attention, mask, G), 1e-6)
 
 
 def test_responses_without_tokens_have_no_gradient():

@@ -10,7 +10,7 @@ from gcpo.tasks import Example
 from gcpo.tasks.data import DataTask
 from gcpo.tasks.fields import Fields
 from gcpo.tasks.rewards import parse
-from gcpo.tasks.sources import Source
+from gcpo.tasks.sources import RowError, Source
 
 GSM8K = [
     {"question": f"Tom has {i} apples and buys {i} more. How many?", "answer": f"{i}+{i}={2 * i}\n#### {2 * i}"}
@@ -187,3 +187,47 @@ def test_several_answers_are_all_right():
 def test_a_solution_of_its_own_field_keeps_the_answer():
     example = Fields(solution="work").example({"prompt": "?", "answer": "2", "work": "1+1=2\n#### 2"})
     assert (example.answer, example.solution) == ("2", "1+1=2\n#### 2")
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "letter"),
+    [
+        (["8", "2", "24", "120"], 2, "C"),
+        (["1", "2", "3", "4"], 2, "C"),
+        (["8", "2", "24", "120"], 120, "D"),
+        ([8, 2, 24, 120], 24, "C"),
+        (["red", "blue"], "1", "B"),
+        (["red", "blue"], "blue", "B"),
+    ],
+)
+def test_a_number_beside_options_that_are_texts_is_a_place(choices, answer, letter):
+    row = {"question": "?", "choices": choices, "answer": answer}
+    assert Fields("question", choices="choices").example(row).answer == letter
+
+
+@pytest.mark.parametrize("choices", [["8", "2", "24", "120"], [8, 2, 24, 120]])
+def test_an_answer_that_may_be_an_option_or_the_place_of_another_is_refused(choices):
+    row = {"question": "?", "choices": choices, "answer": "2" if isinstance(choices[0], str) else 2}
+    with pytest.raises(RowError, match="the answer '2' may be option B or the place of C: give the letter"):
+        Fields("question", choices="choices").example(row)
+
+
+def test_another_wording_holds_out_the_same_questions(tmp_path):
+    (tmp_path / "d.jsonl").write_text("\n".join(f'{{"prompt": "What is {i}?", "answer": "{i}"}}' for i in range(60)))
+    kept = [DataTask(tmp_path / "d.jsonl", Fields(template=t)) for t in (None, "{prompt} Think.", "Q: {prompt}\nA:")]
+    asked = [{e.row["prompt"] for e in task.examples("test", 6, 0)} for task in kept]
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8-sig")
+    (tmp_path / "d.json").write_text(json.dumps(rows), encoding="utf-8-sig")
+    for name in ("d.jsonl", "d.json"):
+        assert DataTask(tmp_path / name).count("train") == 1
+
+
+def test_half_an_emoji_is_named_by_its_line(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"prompt": "a", "answer": "1"}\n{"prompt": "bad \\ud83d", "answer": "2"}\n')
+    with pytest.raises(ValueError, match=r"line 2: field 'prompt' holds half of a character"):
+        DataTask(tmp_path / "d.jsonl")

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -71,10 +72,24 @@ def test_values(name, answer, response, value):
         ("Rome", 0),
         ("", 0),
         ("A good question. I do not know", 0),
+        ("B. Paris\nI chose this because it is in France", 1),
+        ("The correct answer is B. Option A is wrong because it is not, and option C is too", 1),
+        ("The answer is B, not choice D.", 1),
+        ("**B**\n\nA capital is meant.", 1),
+        ("My answer: I'd say so", 0),
+        ("I think it is option B", 1),
+        ("A) London\nB) Paris\nI take B", 1),
+        ("Answer: Z\nB", 1),
     ],
 )
 def test_choice(response, value):
     assert given_by("choice", response, CHOICE) == value
+
+
+@pytest.mark.parametrize("response", ["A good question. I do not know", "A capital is meant", "I'd say so"])
+def test_a_word_is_no_choice(response):
+    first, ninth = (replace(CHOICE, answer=letter) for letter in "AI")
+    assert given_by("choice", response, first) == given_by("choice", response, ninth) == 0
 
 
 def test_of_several_right_answers_the_best_counts():
@@ -223,3 +238,12 @@ def test_every_reward_has_a_line_for_listings():
         reward: Reward = make(None)
         assert reward.summary, name
         assert (reward.low, reward.high) == (0.0, 1.0)
+
+
+def test_a_file_of_rewards_may_define_dataclasses(tmp_path):
+    (tmp_path / "graded.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Seen:\n    words: int\n\n"
+        "def brief(response, example):\n    return 1 / Seen(len(response.split())).words\n"
+    )
+    assert parse([f"{tmp_path / 'graded.py'}:brief"])("two words", CHOICE) == 0.5

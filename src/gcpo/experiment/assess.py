@@ -10,7 +10,7 @@ are on disk before the next begins: an interrupted run goes on where it stood, t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gcpo import report
 from gcpo.experiment.generation import Generator, check_model, generator
 from gcpo.experiment.progress import bar
 from gcpo.experiment.rundir import RunDirectory, plain
-from gcpo.experiment.settings import EvalSettings
+from gcpo.experiment.settings import EvalSettings, UsageError
 from gcpo.experiment.statistics import estimate, majority, paired, pass_at_k
 from gcpo.experiment.subject import build_task, draw, load_signals, versions
 from gcpo.semantics.answers import extract_answer, fold
@@ -83,8 +83,10 @@ def _asked(
 ) -> list[Record]:
     """A record of each example, in their order; those on disk are not asked again."""
     known = {record["i"]: record for record in _kept(run, file)}
+    _check_same(run, known, examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].text()), reverse=True)
     progress = bar(total=len(examples), initial=len(known), label=file.removesuffix(".jsonl"))
+    right = sum(map(_mean_score, known.values()))
     with progress:
         for start in range(0, len(order), model.prompts_a_batch):
             batch = order[start : start + model.prompts_a_batch]
@@ -95,9 +97,20 @@ def _asked(
                 if i not in known:
                     known[i] = {"i": i, **record}
                     run.append(file, known[i])
+                    right += _mean_score(known[i])
                     progress.update()
-            progress.set_postfix(right=f"{_mean_score(known.values()):.3f}", refresh=False)
+            progress.set_postfix(right=f"{right / len(known):.3f}", refresh=False)
     return [known[i] for i in range(len(examples))]
+
+
+def _check_same(run: RunDirectory, known: Mapping[int, Record], examples: Sequence[Example]) -> None:
+    """Nothing on disk is of other data, whose file has the same name."""
+    for i, record in known.items():
+        if i >= len(examples) or (record["prompt"], record["answers"]) != (examples[i].prompt, [*examples[i].answers]):
+            raise UsageError(
+                f"the output {run.path} has responses to other prompts or answers than the data has now, the first "
+                f"{record['prompt'][:60]!r}: choose another directory."
+            )
 
 
 def _kept(run: RunDirectory, file: str) -> list[Record]:
@@ -128,8 +141,8 @@ def _records(
         }
 
 
-def _mean_score(records: Any) -> float:
-    return float(np.mean([np.mean(r["scores"] or [r["greedy_score"]]) for r in records]))
+def _mean_score(record: Record) -> float:
+    return float(np.mean(record["scores"] or [record["greedy_score"]]))
 
 
 def figures(records: Sequence[Record], settings: EvalSettings) -> dict[str, Any]:

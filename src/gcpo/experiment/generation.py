@@ -89,9 +89,9 @@ class VLLMGenerator:
         texts = written(self._tokenizer, posed(examples, self._chat), self._chat)
         # As ids: vLLM would put the token that begins a text before a template that has it already.
         ids = self._tokenizer(texts, add_special_tokens=not self._chat)["input_ids"]
-        params = self._params(
-            n=samples, temperature=temperature, top_p=self._top_p, max_tokens=self._length, seed=seed
-        )
+        # Of a request with a seed, vLLM draws sample k by seed + k: requests of one seed would share their noise.
+        how = {"n": samples, "temperature": temperature, "top_p": self._top_p, "max_tokens": self._length}
+        params = [self._params(**how, seed=(seed + i) * samples) for i in range(len(ids))]
         outputs = self._model.generate([{"prompt_token_ids": i} for i in ids], params, use_tqdm=False)
         return [[said.text for said in output.outputs] for output in outputs]
 

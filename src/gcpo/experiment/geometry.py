@@ -12,7 +12,7 @@ from gcpo.policies.sampling import Sampled
 from gcpo.semantics import check_equivalence, check_steps, extract_answer, text_embedder
 from gcpo.semantics.clustering import alike_by_cosine
 from gcpo.semantics.equivalence import equal_answers
-from gcpo.semantics.policy import MEASURED, Measure, backbone_of
+from gcpo.semantics.policy import MEASURED, Measure, backbone_of, counts_padding
 
 _POINTS = 8
 
@@ -42,6 +42,7 @@ class Geometry:
 
     def __call__(self, model: Any, said: Sampled, G: int) -> dict[str, Tensor]:
         """Of N responses in groups of G: (N / G, G, ...) each, on the CPU; ``same`` (N / G, G, G)."""
+        self._measure.placed = counts_padding(model)  # as the responses were drawn
         measured = self._measure(model, backbone_of(model), *said[:4])
         if self._embedder:
             measured |= measure_texts(self._embedder, said.texts, self._by_text, _POINTS, self._settings.steps)

@@ -59,11 +59,8 @@ def probe(settings: ProbeSettings, output: Path) -> dict[str, Any]:
     if 0 < settings.features < parameters:
         raise UsageError(f"features must be 0 or at least {parameters}, one a parameter, found {settings.features}.")
     run = RunDirectory(output, {"command": "probe", **settings.as_dict(), "versions": versions()})
-    try:
+    with run.noting_failure({}):
         summary = _run(run, model.eval(), tokenizer, geometry, task, examples, settings, chat, steered, recipes)
-    except Exception:
-        run.write_summary({"status": "failed"})
-        raise
     run.write_summary(summary)
     summary["report"] = str(report.build(output))
     run.write_summary(summary)
@@ -93,9 +90,9 @@ def _run(
     pool, grams = joined(collected)
     signals, targets, outcome = _measured(pool, grams, steered, settings.group_size)
     tracking = _tracking(signals, targets, steered, Bootstrap.draw(len(examples), settings.resamples, settings.seed))
-    run.write_text("tracking.json", json.dumps(tracking, indent=2) + "\n")
+    run.write_text("tracking.json", json.dumps(plain(tracking), indent=2) + "\n")
     run.write_text("prompts.jsonl", "".join(_lines(examples, pool, settings.group_size, signals, targets)))
-    run.write_text("alignment.json", json.dumps(_alignment(pool, recipes, settings), indent=2) + "\n")
+    run.write_text("alignment.json", json.dumps(plain(_alignment(pool, recipes, settings)), indent=2) + "\n")
     return {
         "status": "finished",
         "prompts": len(examples),
@@ -146,7 +143,7 @@ def collect(
     least = 2 * len(gradients.shapes)
     if 0 < settings.features < least:
         raise UsageError(f"features must be 0 or at least {least} for this model, found {settings.features}.")
-    prompts = max(1, settings.batch_size // settings.responses)
+    prompts = settings.batch_size // settings.responses
     for start in bar(over=range(0, len(examples), prompts), label="probe"):
         rows = [e for e in examples[start : start + prompts] for _ in range(settings.responses)]
         said = sample(model, tokenizer, posed(rows, chat), settings.max_new_tokens or task.max_new_tokens, chat)

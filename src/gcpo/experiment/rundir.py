@@ -13,13 +13,14 @@ half-written last one is dropped when the run goes on. So a run can be killed at
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -28,6 +29,7 @@ from gcpo.integrations.resume import CheckpointError, last_checkpoint
 from gcpo.integrations.rewards import RewardError
 from gcpo.tasks.rewards import RangeError
 
+_LOCK = ".lock"
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -57,8 +59,9 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_text("writable", "")
         (self.path / "writable").unlink()
-        if all(p.name.endswith(".partial") for p in self.path.iterdir()):  # a run killed before its first file
-            return False
+        self._lock = self._locked()
+        if all(p.name == _LOCK or p.name.endswith(".partial") for p in self.path.iterdir()):
+            return False  # empty, or of a run killed before its first file
         if not (self.path / "config.yaml").is_file():
             raise UsageError(f"the output {self.path} holds files but no run: choose an empty directory.")
         if self.summary().get("status") == "finished" and "report" in self.summary():
@@ -76,6 +79,17 @@ class RunDirectory:
                 f"({found.get(other[0])!r}, not {config[other[0]]!r}): choose another directory."
             )
         return True
+
+    def _locked(self) -> IO[str]:
+        """Held by this process to its end: two that think they go on with one run would spoil each other's files."""
+        file = (self.path / _LOCK).open("w")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(
+                f"the output {self.path} is in use by another process: wait for its end, or choose another directory."
+            ) from error
+        return file
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds; empty if there is none."""

@@ -198,7 +198,7 @@ class ProbeSettings(TaskSettings):
         features: Numbers each gradient is sketched to, with the error in ``summary.json``; 0 for the whole gradient.
         exact: Take the targets from exact gradients, a second forward and backward pass; else from the sketch.
         resamples: Of the bootstrap over prompts.
-        batch_size: Responses a forward and backward pass.
+        batch_size: Responses a forward and backward pass, all of some prompts.
         max_new_tokens: Longest response; None for the task's own.
         embedder: Where embeddings and points come from: ``policy``, ``hashed``, ``minilm`` or a sentence-transformers
             model by path or hub id.
@@ -233,6 +233,13 @@ class ProbeSettings(TaskSettings):
             raise UsageError(
                 f"responses must be at least twice group_size, {2 * self.group_size}, found {self.responses}: raise "
                 "it, or lower group_size."
+            )
+        if self.batches < self.blocks:
+            raise UsageError(f"batches must be at least blocks, {self.blocks}, found {self.batches}: raise it.")
+        if self.batch_size < self.responses:
+            raise UsageError(
+                f"batch_size must be at least responses, {self.responses}, since a pass takes all of a prompt, found "
+                f"{self.batch_size}: raise it, or lower responses."
             )
         if self.groups < self.blocks * self.batch_prompts:
             raise UsageError(

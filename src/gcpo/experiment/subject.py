@@ -204,6 +204,15 @@ def poses_chat(settings: TaskSettings, tokenizer: Any, model: str | None = None)
         raise UsageError(
             f"chat=true needs a chat template, but the model {model or settings.model!r} has none: leave it out."
         )
+    turns = [{"role": "user", "content": "?"}]
+    if chat and settings.system is not None:  # some templates know no such role
+        try:
+            tokenizer.apply_chat_template([{"role": "system", "content": settings.system}, *turns], tokenize=False)
+        except Exception as error:  # templates are programs, and raise errors of their own
+            raise UsageError(
+                f"the chat template of {model or settings.model!r} takes no system prompt ({error}): leave it out, or "
+                "put it into prompt_template."
+            ) from error
     return chat
 
 

@@ -6,9 +6,9 @@ on the other,
 
     g = mean over prompts and responses of r_i' s_i,    r_i' = n / (n - 1) (r_i - mean r)
 
-so truth and batch share no response. A batch is some prompts with a few responses each; a recipe makes
-u = sum A_i s_i of it, and its alignment is cos(u, g). All recipes see the same batches. g is noisy too, which shrinks
-all cosines by one factor: read them relative to a reference.
+so truth and batch share no response (one without a finite reward is in neither). A batch is some prompts with a few
+responses each; a recipe makes u = sum A_i s_i of it, and its alignment is cos(u, g). All recipes see the same batches.
+g is noisy too, which shrinks all cosines by one factor: read them relative to a reference.
 
 Intervals. The prompts are dealt into blocks, and a batch draws from one block, so blocks are independent (but for g).
 The interval of a relative difference is Student's t over the blocks' means: it covers the choice of prompts.
@@ -23,6 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gcpo import groups
+from gcpo.advantages import rloo
 from gcpo.recipes import Recipe
 from gcpo.semantics.clustering import connected_components
 
@@ -103,7 +105,7 @@ def by_group_size(pool: Pool, recipe: Recipe, plan: Plan, sizes: Sequence[int]) 
     Sizes that the pool is too small for are left out.
     """
     responses, P, R = plan.prompts * plan.group_size, *pool.rewards.shape
-    shapes = {g: responses // g for g in sorted({*sizes, plan.group_size})}
+    shapes = {g: responses // g for g in sorted({*sizes, plan.group_size}) if g <= responses}
     blocks = min(plan.blocks, *(P // prompts for prompts in shapes.values() if prompts <= P // 2))
     plans = {g: replace(plan, prompts=n, group_size=g, blocks=blocks) for g, n in shapes.items()}
     fit = {g: p for g, p in plans.items() if g <= R // 2 and p.prompts <= P // blocks and p.prompts * g == responses}
@@ -135,7 +137,8 @@ def cosines(pool: Pool, recipes: Mapping[str, Recipe], plan: Plan) -> dict[str, 
 def _gradient(pool: Pool, columns: Int[Tensor, "P n"]) -> Float[Tensor, " F"]:
     rows = torch.arange(len(columns)).unsqueeze(-1)
     r = pool.rewards[rows, columns]
-    advantages = (r - r.mean(-1, keepdim=True)) / (r.numel() * (1 - 1 / r.shape[1]))
+    known = groups.finite(r)
+    advantages = rloo(r) / known.sum(-1, keepdim=True).clamp(min=1) / (known.sum(-1) > 1).sum().clamp(min=1)
     return advantages.flatten().to(pool.features) @ pool.features[rows, columns].flatten(0, 1)
 
 
@@ -158,7 +161,8 @@ def _take(value: Any, rows: Tensor, columns: Tensor) -> Any:
 
 def _flipped(pool: Pool, rewards: Tensor, flip: float, generator: torch.Generator) -> Tensor:
     wrong = torch.rand(rewards.shape, generator=generator) < flip
-    return torch.where(wrong, pool.rewards.amin() + pool.rewards.amax() - rewards, rewards)
+    known = pool.rewards[pool.rewards.isfinite()]
+    return torch.where(wrong, known.amin() + known.amax() - rewards, rewards)
 
 
 def relative(mean: Float[np.ndarray, " blocks"], reference: Float[np.ndarray, " blocks"]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from gcpo.groups import promote
 from gcpo.probe.layers import Rules, rules_of
 from gcpo.probe.products import GramSum
 from gcpo.probe.sketch import Features, Halves
+from gcpo.semantics.policy import counts_padding, places_of
 
 _LOGITS = 2**24  # made at a time; at least those of one group
 
@@ -59,6 +60,7 @@ class ResponseGradients:
         self.shapes = {name: p.shape for name, p in chosen.items()}
         self._dtype = torch.float64 if any(p.dtype == torch.float64 for p in chosen.values()) else torch.float32
         self._model, self._head = model, model.get_output_embeddings()
+        self._placed: bool | None = None
         if self._head is None:
             raise ValueError(f"{type(model).__name__} names no output layer: take a causal language model.")
         self._rules, self._tied = rules_of(model, {id(p): name for name, p in chosen.items()})
@@ -138,8 +140,9 @@ class ResponseGradients:
         below = {module: rules for module, rules in self._rules.items() if module not in head}
         above = {module: rules for module, rules in self._rules.items() if module in head}
         with _frozen(self._model), torch.enable_grad():
+            places = self._places(attention)
             with _watched(below, total, slice(0, len(ids))):
-                states, vocabulary = self._states(ids, attention)
+                states, vocabulary = self._states(ids, attention, places)
             gradient = torch.zeros_like(states)
             rows, columns, tokens, valid = _packed(ids, mask)
             step = max(1, _LOGITS // (G * tokens.shape[1] * vocabulary)) * G
@@ -156,7 +159,15 @@ class ResponseGradients:
             if states.requires_grad:
                 states.backward(gradient)
 
-    def _states(self, ids: Tensor, attention: Tensor) -> tuple[Float[Tensor, "N L D"], int]:
+    def _places(self, attention: Tensor) -> dict[str, Tensor]:
+        """Places of tokens, for a model that has to be told: gradients are of what ``generate`` draws from."""
+        if attention[:, 0].all():
+            return {}
+        if self._placed is None:
+            self._placed = counts_padding(self._model)
+        return {"position_ids": places_of(attention)} if self._placed else {}
+
+    def _states(self, ids: Tensor, attention: Tensor, places: dict[str, Tensor]) -> tuple[Float[Tensor, "N L D"], int]:
         """What the head takes at every position, and how many logits it makes; made for one position only."""
         taken: list[Tensor] = []
 
@@ -165,7 +176,7 @@ class ResponseGradients:
             return (args[0][:1, :1].detach(), *args[1:])
 
         with _hooked(self._head.register_forward_pre_hook(take)):
-            logits = self._model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+            logits = self._model(input_ids=ids, attention_mask=attention, use_cache=False, **places).logits
         if len(taken) != 1 or taken[0].shape[:2] != ids.shape:
             found = [tuple(x.shape) for x in taken]
             raise RuntimeError(

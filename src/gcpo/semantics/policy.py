@@ -4,6 +4,7 @@ Works on any transformers causal language model, wrapped (DDP, PEFT) or not; imp
 N responses, Q tokens of the prompt (padded on the left), T of the response (padded on the right).
 """
 
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -45,7 +46,12 @@ class Measure:
         temperature: At which the policy is sampled.
         batch_size: Responses a forward pass.
         steps: What a step of a response is, one of ``STEPS``.
+
+    Attributes:
+        placed: Whether passes of its own tell the model the places of tokens; a host's pass does not.
     """
+
+    placed = False
 
     def __init__(
         self,
@@ -92,7 +98,7 @@ class Measure:
         kept = ids.size(1) + 1 if self.wants_scores else 1
 
         def of(rows: slice) -> dict[str, Tensor]:
-            states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept)
+            states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept, self.placed)
             return self._of(states, logits, ids[rows], spoken[rows], steps[rows])
 
         return measured | self._in_parts(len(ids), of)
@@ -282,6 +288,7 @@ def forward(
     input_ids: Int[Tensor, "N L"],
     attention_mask: Int[Tensor, "N L"],
     logits_to_keep: int = 1,
+    placed: bool = False,
 ) -> tuple[Float[Tensor, "N L D"], Float[Tensor, "N K V"]]:
     """States after the last layer of ``backbone`` and the last logits, from a forward pass of the ``model`` around it.
 
@@ -295,7 +302,8 @@ def forward(
     try:
         with torch.no_grad():
             kept = {"logits_to_keep": logits_to_keep, "use_cache": False}
-            output = model(input_ids=input_ids, attention_mask=attention_mask, **kept)
+            places = {"position_ids": places_of(attention_mask)} if placed else {}
+            output = model(input_ids=input_ids, attention_mask=attention_mask, **kept, **places)
     finally:
         handle.remove()
         model.train(training)
@@ -336,6 +344,18 @@ def head_of(model: Any) -> Any:
     return inner.get_output_embeddings()
 
 
+def places_of(attention_mask: Int[Tensor, "N L"] | Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """Places of tokens as ``generate`` counts them: from the first that exists on."""
+    places: Tensor = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    return places
+
+
+def counts_padding(model: Any) -> bool:
+    """Whether a model has to be told the places of tokens, or padding on the left would count."""
+    takes = "position_ids" in inspect.signature(causal_of(model).forward).parameters
+    return takes and not ignores_padding(model)
+
+
 def ignores_padding(model: Any, call: Callable[..., Any] | None = None) -> bool:
     """Whether a causal language model gives the same logits however far a row is padded on the left.
 
@@ -358,7 +378,8 @@ def ignores_padding(model: Any, call: Callable[..., Any] | None = None) -> bool:
     finally:
         model.train(training)
     difference = (long[:, -1] - short[:, -1]).abs().amax()
-    return bool(difference < torch.finfo(short.dtype).eps ** 0.5 * short[:, -1].abs().amax())
+    eps = max(torch.finfo(short.dtype).eps, torch.finfo(torch.float32).eps)  # norms are in single precision
+    return bool(difference < eps**0.5 * short[:, -1].abs().amax())
 
 
 def has_plain_head(model: Any) -> bool:

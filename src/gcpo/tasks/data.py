@@ -62,7 +62,7 @@ class DataTask:
         rows = {s: self._read(s, fields, flatten) for s in places}
         if test is None:
             assert source is not None
-            self._rows = _hold_out(source, rows[source], held_out, split_seed)
+            self._rows = _hold_out(source, rows[source], fields.prompt, held_out, split_seed)
         else:
             self._rows = {"test": rows[test], "train": rows[source] if source else []}
             _check_disjoint(self._rows)
@@ -107,11 +107,12 @@ class DataTask:
         return list(distinct.values())
 
 
-def _hold_out(source: Source, rows: list[Example], share: float, seed: int) -> dict[Split, list[Example]]:
+def _hold_out(source: Source, rows: list[Example], prompt: str, share: float, seed: int) -> dict[Split, list[Example]]:
+    """By the prompt as the row has it, so that another wording of all prompts holds out the same."""
     if len(rows) < 2:
         raise ValueError(f"{source} must hold at least two prompts, found {len(rows)}: one is held out.")
     salt = str(seed) if seed else ""
-    ordered = sorted(rows, key=lambda e: hashlib.sha256((salt + e.prompt).encode()).digest())
+    ordered = sorted(rows, key=lambda e: hashlib.sha256((salt + e.row[prompt]).encode()).digest())
     held_out = min(max(1, int(len(ordered) * share)), len(ordered) - 1)
     return {"test": ordered[:held_out], "train": ordered[held_out:]}
 

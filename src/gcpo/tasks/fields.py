@@ -62,7 +62,7 @@ class Fields:
         answers = self._answers(row)
         options: list[str] = []
         if self.choices is not None:
-            options, letter = _choose(row, self.choices, answers[0])
+            options, letter = _choose(row, self.choices, _value(row, self.answer), answers[0])
             answers = [letter]
             prompt += "\n" + "\n".join(map("{}. {}".format, string.ascii_uppercase, options))
         if self.template is not None:
@@ -100,8 +100,11 @@ def _names(template: str) -> list[str]:
     return [name for name in _NAMED.findall(template) if name]
 
 
-def _choose(row: Row, name: str, answer: str) -> tuple[list[str], str]:
-    """The options, and the letter of the right one, which the row names by letter, label, text or place."""
+def _choose(row: Row, name: str, given: Any, answer: str) -> tuple[list[str], str]:
+    """The options, and the letter of the right one, which the row names by letter, label, text or place.
+
+    A number beside options that are texts is a place (MMLU). Where it may as well be an option, nobody knows.
+    """
     value = _value(row, name)
     labels: Sequence[Any] = ()
     if isinstance(value, dict) and {"text", "label"} <= value.keys():  # ARC
@@ -110,10 +113,16 @@ def _choose(row: Row, name: str, answer: str) -> tuple[list[str], str]:
         raise RowError(f"field {name!r} must be a list of 2 to 26 options")
     options, answer = [str(option).strip() for option in value], answer.strip()
     named = [str(label) for label in labels] or list(string.ascii_uppercase[: len(options)])
-    for known in (named, options, [str(place) for place in range(len(options))]):
-        if known.count(answer) == 1:
-            return options, string.ascii_uppercase[known.index(answer)]
-    raise RowError(f"the answer {answer!r} is none of the options in field {name!r}")
+    places = [str(place) for place in range(len(options))]
+    is_place = isinstance(given, int) and not labels and all(isinstance(option, str) for option in value)
+    readings = [places, options] if is_place else [named] if answer in named else [options, places]
+    found = list(dict.fromkeys(known.index(answer) for known in readings if known.count(answer) == 1))
+    if not found:
+        raise RowError(f"the answer {answer!r} is none of the options in field {name!r}")
+    if len(found) > 1 and not is_place:
+        first, second = (string.ascii_uppercase[place] for place in found)
+        raise RowError(f"the answer {answer!r} may be option {first} or the place of {second}: give the letter")
+    return options, string.ascii_uppercase[found[0]]
 
 
 def _value(row: Row, name: str) -> Any:
@@ -128,7 +137,16 @@ def _text(row: Row, name: str) -> str:
         raise RowError(f"field {name!r} must be text, found {type(value).__name__}")
     if not value.strip():
         raise RowError(f"field {name!r} is empty")
-    return value
+    return _writable(name, value)
+
+
+def _writable(name: str, text: str) -> str:
+    """A text that can be written: half of an escaped emoji cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"field {name!r} holds half of a character (a lone surrogate)") from None
+    return text
 
 
 def _plain(name: str, value: Any) -> str:
@@ -136,7 +154,7 @@ def _plain(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"field {name!r} must be text or a number, found {type(value).__name__}")
     if not isinstance(value, float):
-        return str(value)
+        return _writable(name, str(value))
     if not math.isfinite(value):
         raise RowError(f"the answer must be a finite number, found {value}")
     return format(Decimal(repr(value)), "f")

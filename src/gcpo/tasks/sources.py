@@ -67,7 +67,7 @@ class Source:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row | RowError]]:
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _object(line)
@@ -90,7 +90,7 @@ def _object(line: str) -> Row | RowError:
 
 def _json(path: Path) -> Iterator[tuple[str, Row | RowError]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not JSON ({error}): mend it, or name it .jsonl if it has an object a line."

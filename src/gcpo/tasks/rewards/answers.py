@@ -21,9 +21,14 @@ from gcpo.tasks.rewards.base import Reward, no_argument, stated
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?(?:/\d+)?")
 _LONGEST = 1000  # digits; Python refuses to read 4300, which a policy that repeats itself may write
-_LETTER = r"[(\[*_ ]*([A-Z])\b[)\]*_.:]*"
-_SAID = re.compile(rf"\b(?:answer|option|choice)\b(?:\s+is)?[\s:*]*{_LETTER}(?!\w)", re.IGNORECASE)
-_ALONE = re.compile(rf"^\s*{_LETTER}(?:\s.*)?$", re.MULTILINE)
+# A capital that is no word: "I'd say" and "I think" begin with one, and so does "A good question".
+_LETTER = r"([A-Z])\b(?!['\u2019])"
+_CHOICES = (
+    re.compile(rf"\banswer\b(?:\s+is)?[\s:*_(\[]*{_LETTER}", re.IGNORECASE),
+    re.compile(rf"^[ \t*_(\[]*{_LETTER}(?:[)\]*_.:]+(?:\s.*)?|\s*)$", re.MULTILINE),
+    re.compile(rf"\b(?:option|choice)\b[\s:*_(\[]*{_LETTER}", re.IGNORECASE),
+)
+"""Where a letter is chosen: said to be the answer, alone on its line or before an option, named as an option."""
 
 
 def exact(argument: str | None) -> Reward:
@@ -82,7 +87,7 @@ def choice(argument: str | None) -> Reward:
 
     def judge(response: str, example: Example) -> float:
         options = [fold(option) for option in example.row.get("options", ())]
-        said = _chosen(response)
+        said = _chosen(response, string.ascii_uppercase[: len(options) or 26])
         if said is None or not said.isupper() or len(said) != 1:
             place = options.index(fold(said)) if said is not None and options.count(fold(said)) == 1 else None
             said = None if place is None else string.ascii_uppercase[place]
@@ -91,12 +96,12 @@ def choice(argument: str | None) -> Reward:
     return Reward("choice", judge, summary="1 for the letter of the right option, or its text")
 
 
-def _chosen(response: str) -> str | None:
-    """The letter a response chooses, or else what it marks or says as a whole."""
+def _chosen(response: str, letters: str) -> str | None:
+    """The letter a response chooses, the last of its kind, or else what it marks or says as a whole."""
     marked = marked_answer(response)
     text = response.strip() if marked is None else marked
-    for pattern in (_SAID, _ALONE):
-        letters = [letter for letter in pattern.findall(text) if letter.isupper()]
-        if letters:
-            return str(letters[-1])
+    for pattern in _CHOICES:
+        chosen = [letter for letter in pattern.findall(text) if letter in letters]
+        if chosen:
+            return str(chosen[-1])
     return text or None

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import sys
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -56,5 +57,6 @@ def _module(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in annotations
     spec.loader.exec_module(module)
     return module
