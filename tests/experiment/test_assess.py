@@ -52,9 +52,33 @@ def test_the_figures_are_those_of_the_responses_on_disk(run):
     assert json.loads((output / "summary.json").read_text()) == summary
 
 
+@pytest.mark.parametrize("cold", [{"top_p": 1e-6}, {"temperature": 1e-4}], ids=str)
+def test_a_cold_sample_is_the_greedy_response(tmp_path, cold):
+    assess(EvalSettings(task="chain", prompts=4, samples=2, **cold), tmp_path / "run")
+    records = lines(tmp_path / "run" / "responses.jsonl")
+    assert [r["responses"] for r in records] == [[r["greedy"]] * 2 for r in records]
+
+
+def test_without_greedy_responses_the_first_wrong_sample_is_read(tmp_path):
+    summary = assess(EvalSettings(task="countdown", prompts=8, samples=3, greedy=False), tmp_path / "run")
+    assert "greedy" not in summary
+    records = sorted(lines(tmp_path / "run" / "responses.jsonl"), key=lambda r: r["i"])
+    wrong = [
+        (r["prompt"], next(text for text, score in zip(r["responses"], r["scores"], strict=True) if score < 1))
+        for r in records
+        if min(r["scores"]) < 1
+    ]
+    assert wrong
+    assert [(f["prompt"], f["response"]) for f in lines(tmp_path / "run" / "failures.jsonl")] == wrong
+
+
 def test_failures_are_kept_for_reading(run):
     output, summary = run
     failures = lines(output / "failures.jsonl")
+    records = sorted(lines(output / "responses.jsonl"), key=lambda r: r["i"])
+    assert [(f["prompt"], f["response"]) for f in failures] == [
+        (r["prompt"], r["greedy"]) for r in records if r["greedy_score"] < 1
+    ]
     assert len(failures) == round(12 * (1 - summary["greedy"]["value"]))
     assert all(f["score"] == 0 and f["answers"] and f["response"] is not None for f in failures)
 
@@ -79,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_responses(run, tmp_path):
     words = ["--task", "countdown", "prompts=12", "samples=4", "batch_size=16", "--output", str(output)]
     command = [sys.executable, "-m", "gcpo", "eval", *words, "--json"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    file, deadline = output / "responses.jsonl", time.monotonic() + 120
+    file, deadline = output / "responses.jsonl", time.monotonic() + 600
     while not (file.is_file() and file.read_text().count("\n") >= 4):
         assert process.poll() is None
         assert time.monotonic() < deadline

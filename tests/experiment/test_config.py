@@ -1,14 +1,18 @@
 """Every kind of ``GCPOConfig`` field can be set, and what cannot be carried out is said before work starts."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from gcpo import recipe
 from gcpo.experiment.resolve import resolve
 from gcpo.experiment.settings import TrainSettings, UsageError
 from gcpo.experiment.train import build_config, train
+from gcpo.integrations.driver import Options
 from gcpo.integrations.trl_config import GCPOConfig
+from gcpo.recipes import Recipe
 from gcpo.tasks import get_task
 from gcpo.tasks.posed import Posed
 from gcpo.tasks.rewards import parse
@@ -43,6 +47,29 @@ SOME = ["semantic_entropy", "cosine_dispersion"]
 )  # fmt: skip
 def test_any_field_can_be_set(word, name, value):
     assert getattr(config(word), name) == value
+
+
+PARTS = {
+    "base": "dr-grpo",
+    "signal": "effective_rank",
+    "calibration": "product",
+    "modulation": "focal",
+    "alpha": 0.0,
+    "scale": 3.0,
+    "damping": 0.0,
+    "damping_below": 0.0,
+    "norms": "surprisal",
+    "renormalize": False,
+    "reward_range": 2.0,
+}
+
+
+@pytest.mark.parametrize(("part", "value"), PARTS.items())
+def test_every_part_of_a_recipe_reaches_it_on_both_hosts(part, value):
+    assert {*PARTS, "name", "source"} == {f.name for f in fields(Recipe)}
+    wanted = recipe("gcpo", **{"reward_range": 1.0, part: value})
+    assert config(f"gcpo_{part}={json.dumps(value)}").build_recipe() == wanted
+    assert Options(recipe="gcpo", **{"reward_range": 1.0, part: value}).build_recipe() == wanted
 
 
 def test_the_range_of_rewards_is_the_tasks():

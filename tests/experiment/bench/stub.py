@@ -27,6 +27,8 @@ def main() -> int:
         return 1
     try:
         time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+        while (until := os.environ.get("STUB_UNTIL")) and not Path(until).exists():
+            time.sleep(0.02)
     except KeyboardInterrupt:
         return 130
     (given.output / "checkpoints").mkdir(exist_ok=True)
