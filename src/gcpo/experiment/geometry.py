@@ -42,7 +42,8 @@ class Geometry:
 
     def __call__(self, model: Any, said: Sampled, G: int) -> dict[str, Tensor]:
         """Of N responses in groups of G: (N / G, G, ...) each, on the CPU; ``same`` (N / G, G, G)."""
-        self._measure.placed = counts_padding(model)  # as the responses were drawn
+        if self._measure.placed is None:  # one model for all calls
+            self._measure.placed = counts_padding(model)  # as the responses were drawn
         measured = self._measure(model, backbone_of(model), *said[:4])
         if self._embedder:
             measured |= measure_texts(self._embedder, said.texts, self._by_text, _POINTS, self._settings.steps)

@@ -100,6 +100,7 @@ class Plan(Protocol):
 class DrawingMixin(_Host):  # type: ignore[misc,valid-type]
     """Wraps ``_generate``, ``_generate_single_turn`` and ``_calculate_rewards``; mix in before ``GRPOTrainer``."""
 
+    has_whole_model: bool
     _plan: Plan | None = None
     _draws: Draws | None = None
 
@@ -127,7 +128,7 @@ class DrawingMixin(_Host):  # type: ignore[misc,valid-type]
             "environments": bool(getattr(self, "environment_factories", None) or getattr(self, "environments", None)),
             "a rollout_func": getattr(self, "rollout_func", None) is not None,
             "images": images,
-            "a sharded model": self.accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"),
+            "a sharded model": not self.has_whole_model,
         }
         for reason in (reason for reason, holds in reasons.items() if holds):
             raise ValueError(f"{plan.option} cannot be used with {reason}: leave it out.")

@@ -48,10 +48,10 @@ class Measure:
         steps: What a step of a response is, one of ``STEPS``.
 
     Attributes:
-        placed: Whether passes of its own tell the model the places of tokens; a host's pass does not.
+        placed: Whether passes of its own tell the model the places of tokens; a host's pass does not. None: not said.
     """
 
-    placed = False
+    placed: bool | None = None
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Measure:
         kept = ids.size(1) + 1 if self.wants_scores else 1
 
         def of(rows: slice) -> dict[str, Tensor]:
-            states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept, self.placed)
+            states, logits = forward(model, backbone, input_ids[rows], attention_mask[rows], kept, bool(self.placed))
             return self._of(states, logits, ids[rows], spoken[rows], steps[rows])
 
         return measured | self._in_parts(len(ids), of)
